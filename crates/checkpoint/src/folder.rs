@@ -1,0 +1,86 @@
+//! Which files of a model folder hold the weights.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Error, Result};
+
+/// The weights of a model folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WeightFiles {
+    /// One safetensors file.
+    Single(PathBuf),
+    /// The index of several.
+    Sharded(PathBuf),
+}
+
+/// Finds a folder's weights: `model.safetensors`, else `model.safetensors.index.json`, else the only other safetensors file.
+///
+/// # Errors
+/// There are none, or only in a format that is not read; the message lists what was looked for and found.
+pub fn find_weights(folder: &Path) -> Result<WeightFiles> {
+    let single = folder.join("model.safetensors");
+    if single.exists() {
+        return Ok(WeightFiles::Single(single));
+    }
+    let index = folder.join("model.safetensors.index.json");
+    if index.exists() {
+        return Ok(WeightFiles::Sharded(index));
+    }
+    let names = file_names(folder)?;
+    let place = folder.display();
+    let of_kind = |ending: &str| -> Vec<&String> { names.iter().filter(|name| name.ends_with(ending)).collect() };
+    let safetensors: Vec<&String> = of_kind(".safetensors").into_iter().filter(|name| *name != "adapter_model.safetensors").collect();
+    match safetensors.as_slice() {
+        [] => {}
+        [only] => return Ok(WeightFiles::Single(folder.join(only))),
+        several => {
+            return Err(Error::new(format!(
+                "{place}: {} safetensors files, but no model.safetensors.index.json that says what they hold: {}",
+                several.len(),
+                list(several)
+            ))
+            .help("download the index too, or leave only the file that is meant"));
+        }
+    }
+    if names.iter().any(|name| name == "adapter_config.json") {
+        return Err(Error::new(format!("{place}: expected a model, found a PEFT adapter (adapter_config.json)"))
+            .help("name the adapter behind its base: `base+adapter`"));
+    }
+    for pickle in ["pytorch_model.bin", "pytorch_model.bin.index.json"] {
+        if names.iter().any(|name| name == pickle) {
+            return Err(Error::not_yet(format!("{place}: the weights are in PyTorch's .bin format ({pickle}), which is not read")).help(
+                "convert them with transformers: `from_pretrained('MODEL').save_pretrained('OUT')` of the class that config.json \
+                 names (so that the head is kept) writes safetensors",
+            ));
+        }
+    }
+    let other: Vec<&String> =
+        [".gguf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"].iter().flat_map(|ending| of_kind(ending)).collect();
+    let found = if other.is_empty() { "no weights at all".to_owned() } else { format!("only {}", list(&other)) };
+    Err(Error::new(format!(
+        "{place}: looked for model.safetensors, model.safetensors.index.json, another *.safetensors and pytorch_model.bin; found {found}"
+    ))
+    .help("deltaic reads safetensors: fetch or convert the weights in this format"))
+}
+
+/// The names of all files (and links to files) of a folder, sorted.
+pub(crate) fn file_names(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).context("reading the folder", folder)? {
+        let entry = entry.context("reading the folder", folder)?;
+        if entry.path().is_file()
+            && let Ok(name) = entry.file_name().into_string()
+        {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// At most eight names in a row.
+fn list(names: &[&String]) -> String {
+    let shown: Vec<&str> = names.iter().take(8).map(|name| name.as_str()).collect();
+    let more = names.len() - shown.len();
+    if more == 0 { shown.join(", ") } else { format!("{} and {more} more", shown.join(", ")) }
+}

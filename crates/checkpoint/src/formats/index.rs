@@ -1,0 +1,130 @@
+//! `model.safetensors.index.json`: which shard holds which tensor.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::dtype::shorten;
+use crate::error::{Context, Error, Result};
+use crate::formats::safetensors::{SafetensorsFile, UniqueMap};
+use crate::tensor::TensorSource;
+
+/// An index of more bytes is not one.
+const MAX_INDEX: u64 = 100_000_000;
+
+/// The weight map of a sharded checkpoint.
+#[derive(Debug, Clone)]
+pub struct ShardIndex {
+    path: PathBuf,
+    weight_map: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+struct RawIndex {
+    weight_map: UniqueMap,
+}
+
+impl ShardIndex {
+    /// Reads an index. Every shard's name must be a plain file name, so that no index leads out of its folder.
+    ///
+    /// # Errors
+    /// The file cannot be read, is no index, names a tensor twice, or a shard outside the folder.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = read_text(path, MAX_INDEX)?;
+        let raw: RawIndex =
+            serde_json::from_str(&text).map_err(|error| Error::new(format!("{}: not an index of shards: {error}", path.display())))?;
+        let weight_map = raw.weight_map.0;
+        for (name, shard) in &weight_map {
+            if !is_plain_file_name(shard) {
+                let (tensor, shard) = (shorten(name), shorten(shard));
+                return Err(Error::new(format!(
+                    "{}: {tensor}: expected a file name within the folder, found the shard `{shard}`",
+                    path.display()
+                ))
+                .help("an index must not lead out of its folder: do not trust this checkpoint"));
+            }
+        }
+        if weight_map.is_empty() {
+            return Err(Error::new(format!("{}: the index names no tensors", path.display())));
+        }
+        Ok(Self { path: path.to_owned(), weight_map })
+    }
+
+    /// The names of the shards, sorted.
+    pub fn shards(&self) -> BTreeSet<&str> {
+        self.weight_map.values().map(String::as_str).collect()
+    }
+
+    /// Which shard holds which tensor.
+    pub fn weight_map(&self) -> &BTreeMap<String, String> {
+        &self.weight_map
+    }
+
+    /// Opens all shards, in the order of their names, and checks that index and shards say the same.
+    ///
+    /// # Errors
+    /// A shard is missing or broken; a tensor of the index is not in its shard, one of a shard not in the index, or in two shards.
+    pub fn open(&self) -> Result<Vec<SafetensorsFile>> {
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        let mut holders: BTreeMap<String, &str> = BTreeMap::new();
+        let mut files = Vec::new();
+        for shard in self.shards() {
+            let path = folder.join(shard);
+            if !path.exists() {
+                let wanted = self.weight_map.values().filter(|other| *other == shard).count();
+                return Err(Error::new(format!("{}: the shard `{shard}` ({wanted} tensors) is not in the folder", self.path.display()))
+                    .help("the download is not complete: fetch the missing shard"));
+            }
+            let file = SafetensorsFile::open(&path)?;
+            for name in file.tensors().keys() {
+                self.check_holder(name, shard, holders.insert(name.clone(), shard))?;
+            }
+            files.push(file);
+        }
+        match self.weight_map.iter().find(|(name, _)| !holders.contains_key(*name)) {
+            Some((name, shard)) => {
+                Err(self.lie(format!("{}: the index says it is in `{shard}`, but that file does not have it", shorten(name))))
+            }
+            None => Ok(files),
+        }
+    }
+
+    /// Checks one tensor that was found in `shard`, and before that perhaps in `earlier`.
+    fn check_holder(&self, name: &str, shard: &str, earlier: Option<&str>) -> Result<()> {
+        let tensor = shorten(name);
+        if let Some(earlier) = earlier {
+            return Err(self.lie(format!("{tensor}: the tensor is in two shards, `{earlier}` and `{shard}`")));
+        }
+        match self.weight_map.get(name) {
+            Some(said) if said == shard => Ok(()),
+            Some(said) => Err(self.lie(format!("{tensor}: the index says it is in `{said}`, found in `{shard}`"))),
+            None => Err(self.lie(format!("{tensor}: found in `{shard}`, but the index does not name it"))),
+        }
+    }
+
+    fn lie(&self, what: String) -> Error {
+        Error::new(format!("{}: {what}", self.path.display())).help("index and shards are not of one checkpoint: download the folder again")
+    }
+}
+
+/// Whether a name is one file name, without any way out of the folder that holds it.
+pub(crate) fn is_plain_file_name(name: &str) -> bool {
+    let mut components = Path::new(name).components();
+    let plain = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
+    plain && !name.contains(['/', '\\', '\0'])
+}
+
+/// Reads a text file of at most `limit` bytes.
+pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String> {
+    let metadata = std::fs::metadata(path).context("reading", path)?;
+    if !metadata.is_file() {
+        return Err(Error::new(format!("{}: not a file", path.display())));
+    }
+    if metadata.len() > limit {
+        return Err(Error::new(format!("{}: expected at most {limit} bytes, found {}", path.display(), metadata.len())));
+    }
+    let text = std::fs::read_to_string(path).context("reading", path)?;
+    // Some editors put a byte order mark before UTF-8; JSON does not know it.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
+}

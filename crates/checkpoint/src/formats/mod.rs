@@ -1,0 +1,4 @@
+//! File formats, one per file.
+
+pub mod index;
+pub mod safetensors;

@@ -1,0 +1,41 @@
+//! The command line of deltaic: arguments, progress, tables, exit codes. No merging logic of its own.
+
+mod arguments;
+mod messages;
+mod progress;
+mod tables;
+mod verbs;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::arguments::{Arguments, Verb};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are results; everything else is wrong usage.
+            let wrong = error.use_stderr();
+            let _ = error.print();
+            return ExitCode::from(if wrong { 2 } else { 0 });
+        }
+    };
+    let messages = messages::Messages::new(arguments.quiet, arguments.color);
+    let done = match arguments.verb {
+        Verb::Merge(merge) => verbs::merge::run(&merge, &messages),
+        Verb::Plan(plan) => verbs::plan::run(&plan, &messages),
+        Verb::Dare(dare) => verbs::dare::run(&dare, &messages),
+        Verb::Inspect(inspect) => verbs::inspect::run(&inspect),
+        Verb::Methods(methods) => verbs::methods::run(&methods),
+        Verb::Completions { shell } => verbs::completions::run(shell),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            messages.error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

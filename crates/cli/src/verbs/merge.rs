@@ -1,0 +1,97 @@
+//! `deltaic merge`.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use deltaic_checkpoint::{Error, Result};
+use deltaic_merge::recipe::{Document, Recipe, UnknownPolicy, parse};
+use deltaic_merge::{MergeOptions, Plan, PlanOptions, merge, output};
+
+use crate::arguments::{Merge, Reading, Running};
+use crate::messages::{Messages, print};
+use crate::progress::Bar;
+use crate::tables;
+
+pub fn run(arguments: &Merge, messages: &Messages) -> Result<()> {
+    let plan = read_plan(&arguments.recipe, &arguments.reading, messages)?;
+    output::check_out(&plan, &arguments.out, arguments.running.force)?;
+    if arguments.dry_run {
+        print(&super::plan::shown(&plan, arguments.running.json));
+        return Ok(());
+    }
+    write(&plan, &arguments.out, &arguments.running, messages)
+}
+
+/// Reads a recipe and resolves it; warnings are said.
+pub fn read_plan(recipe: &Path, reading: &Reading, messages: &Messages) -> Result<Plan> {
+    let document =
+        if recipe == Path::new("-") { Document::from_reader("stdin", std::io::stdin().lock(), ".")? } else { Document::read(recipe)? };
+    let policy = match (reading.ignore_unknown, reading.strict) {
+        (true, _) => UnknownPolicy::Ignore,
+        (_, true) => UnknownPolicy::Strict,
+        _ => UnknownPolicy::Default,
+    };
+    let (recipe, warnings) = parse(Arc::new(document), policy)?;
+    warnings.iter().for_each(|warning| messages.warning(&warning.to_string()));
+    let without_effect = reading.mergekit.without_effect();
+    if !without_effect.is_empty() {
+        messages.note(&format!("no effect here: {}", without_effect.join(" ")));
+    }
+    let options = PlanOptions {
+        shard_bytes: reading.out_shard_size,
+        seed: reading.random_seed,
+        copy_tokenizer: !reading.no_copy_tokenizer,
+        allow_different_architectures: reading.allow_crimes,
+        ..PlanOptions::default()
+    };
+    resolve(recipe, options, messages)
+}
+
+/// Resolves a recipe; warnings and the seed are said.
+pub fn resolve(recipe: Recipe, options: PlanOptions, messages: &Messages) -> Result<Plan> {
+    let plan = Plan::new(recipe, options)?;
+    plan.warnings.iter().for_each(|warning| messages.warning(warning));
+    if plan.draws_masks() {
+        let from = if plan.recipe.seed.is_some() { "the recipe's" } else { "give it as `seed` to fix it" };
+        messages.note(&format!("seed {} ({from})", plan.seed));
+    }
+    Ok(plan)
+}
+
+/// Runs a plan, and prints where the model lies and how large it is.
+pub fn write(plan: &Plan, out: &Path, running: &Running, messages: &Messages) -> Result<()> {
+    let mut options = MergeOptions {
+        force: running.force,
+        model_card: !running.no_write_model_card,
+        instruction_set: running.instruction_set,
+        ..MergeOptions::default()
+    };
+    if let Some(threads) = running.threads {
+        options.threads = usize::from(threads);
+    }
+    let cancel = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&cancel);
+    // A second signal ends the program at once; the partial folder's name then says what it is.
+    let handler = move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(1);
+        }
+    };
+    ctrlc::set_handler(handler).map_err(|error| Error::new(format!("setting up the handling of Ctrl-C: {error}")))?;
+    let bar = Bar::new(messages.is_quiet());
+    let merged = merge(plan, out, &options, &cancel, &|progress| bar.update(progress));
+    bar.finish();
+    let merged = merged?;
+    for (tensor, count) in &merged.non_finite {
+        messages.warning(&format!("{tensor}: {count} elements are NaN or infinite"));
+    }
+    if running.json {
+        let non_finite: serde_json::Map<_, _> = merged.non_finite.iter().map(|(name, count)| (name.clone(), (*count).into())).collect();
+        let result = serde_json::json!({"folder": merged.folder, "bytes": merged.bytes, "seed": plan.draws_masks().then_some(plan.seed), "non_finite": non_finite});
+        print(&format!("{result}\n"));
+    } else {
+        print(&format!("{}  {}\n", merged.folder.display(), tables::bytes(merged.bytes)));
+    }
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! One file for each verb.
+
+pub mod completions;
+pub mod dare;
+pub mod inspect;
+pub mod merge;
+pub mod methods;
+pub mod plan;

@@ -1,0 +1,354 @@
+//! Runs a plan: workers take windows of tensors in any order and write each at its final offset.
+//!
+//! A tensor goes through passes: what its sparsifiers gather, what its merge gathers, the map. The worker that finishes a pass's last
+//! window starts the next pass at the front of the queue, so that a tensor's bytes are still in the page cache, and nobody waits.
+
+mod tally;
+mod worker;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex, PoisonError, RwLock};
+
+use deltaic_checkpoint::{Error, Result, TensorSource};
+use deltaic_kernels::{Kernels, REDUCTION_BLOCK};
+
+use self::tally::Store;
+use self::worker::{Range, Stages, Worker, rows_unit};
+use crate::methods::ModelWide;
+use crate::plan::{Action, Plan, TensorPlan};
+
+/// Where the output's bytes go.
+pub(crate) trait Sink: Sync {
+    /// Writes `bytes` of tensor number `tensor` at byte `offset` of it.
+    fn write(&self, tensor: usize, offset: u64, bytes: &[u8]) -> Result<()>;
+}
+
+/// How far a run has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Elements of the output that are done, in this read of the sources.
+    pub elements_done: u64,
+    /// Elements of the output.
+    pub elements: u64,
+    /// Bytes read from the sources so far.
+    pub bytes_read: u64,
+    /// Bytes written so far.
+    pub bytes_written: u64,
+    /// Which read of all sources this is, from 1: methods that gather over the whole model read more than once.
+    pub read: usize,
+    /// How many reads there are at most.
+    pub reads: usize,
+}
+
+/// What a run needs beside the plan.
+pub(crate) struct Control<'a> {
+    pub threads: usize,
+    pub kernels: Kernels,
+    pub cancel: &'a AtomicBool,
+    pub progress: &'a (dyn Fn(Progress) + Sync),
+}
+
+/// Number of elements of a window, where the memory allows it.
+const WINDOW: usize = 1 << 20;
+/// All windows of all workers together stay under this.
+const WINDOW_MEMORY: usize = 128 << 20;
+
+/// Runs the plan. Returns how many elements of each tensor are NaN or infinite.
+pub(crate) fn run(plan: &Plan, sink: &dyn Sink, control: &Control<'_>) -> Result<Vec<u64>> {
+    let sources: Vec<&dyn TensorSource> = plan.sources.iter().map(|source| &*source.tensors).collect();
+    let run = Run {
+        plan,
+        sources: &sources,
+        sink,
+        control,
+        window: window_elements(plan, control.threads),
+        tensors: plan.tensors.iter().map(TensorRun::new).collect(),
+        bytes_read: AtomicU64::new(0),
+        bytes_written: AtomicU64::new(0),
+        elements_done: AtomicU64::new(0),
+        read: AtomicUsize::new(1),
+    };
+    if let Some(model_wide) = &plan.model_wide {
+        let mut model_wide = model_wide.fresh();
+        while let Some(wanted) = model_wide.wants() {
+            let store = Mutex::new(Store::new(wanted, 0));
+            run.drive(&Goal::Gather { model_wide: &*model_wide, store: &store })?;
+            model_wide.take(store.into_inner().unwrap_or_else(PoisonError::into_inner).finish());
+            run.read.fetch_add(1, Ordering::Relaxed);
+        }
+        let numbers = model_wide.numbers();
+        for tensor in &run.tensors {
+            if let Some(merge) = &mut tensor.stages.write().unwrap_or_else(PoisonError::into_inner).merge {
+                merge.take_model_wide(&numbers);
+            }
+        }
+    }
+    run.drive(&Goal::Write)?;
+    Ok(run.tensors.iter().map(|tensor| tensor.non_finite.load(Ordering::Relaxed)).collect())
+}
+
+/// Elements of a window: such that all workers' windows of all inputs and the output fit into the memory set aside for them.
+fn window_elements(plan: &Plan, threads: usize) -> usize {
+    let bytes = plan.tensors.iter().map(TensorPlan::bytes_per_element).max().unwrap_or(4).max(1);
+    let fitting = WINDOW_MEMORY / (bytes * threads.max(1));
+    (fitting / REDUCTION_BLOCK * REDUCTION_BLOCK).clamp(REDUCTION_BLOCK, WINDOW)
+}
+
+/// Bytes that the windows of all workers take at the most.
+pub(crate) fn window_memory(plan: &Plan, threads: usize) -> u64 {
+    let bytes = plan.tensors.iter().map(TensorPlan::bytes_per_element).max().unwrap_or(0);
+    (window_elements(plan, threads) * bytes * threads) as u64
+}
+
+/// What a drive over all tensors is for.
+enum Goal<'a> {
+    /// Numbers over the whole model.
+    Gather { model_wide: &'a dyn ModelWide, store: &'a Mutex<Store> },
+    /// The output.
+    Write,
+}
+
+/// The pass over its elements that a tensor is in.
+#[derive(Debug, Clone, PartialEq)]
+enum Pass {
+    /// Gathers for these: an input and the first of its sparsifiers that is not ready.
+    Sparsifiers(Vec<(usize, usize)>),
+    /// Gathers for the merge.
+    Merge,
+    /// Gathers for the whole model.
+    Model,
+    /// Writes.
+    Write,
+}
+
+/// A tensor on its way.
+struct TensorRun {
+    stages: RwLock<Stages>,
+    pass: RwLock<Option<Pass>>,
+    stores: Mutex<Vec<Store>>,
+    windows_left: AtomicUsize,
+    non_finite: AtomicU64,
+}
+
+impl TensorRun {
+    fn new(plan: &TensorPlan) -> Self {
+        let stages = match &plan.action {
+            Action::Copy(_) => Stages { chains: Vec::new(), merge: None },
+            Action::Merge { inputs, merge, .. } => Stages {
+                chains: inputs.iter().map(|input| input.sparsifiers.iter().map(|stage| stage.sparsifier.fresh()).collect()).collect(),
+                merge: Some(merge.fresh()),
+            },
+        };
+        Self {
+            stages: RwLock::new(stages),
+            pass: RwLock::new(None),
+            stores: Mutex::new(Vec::new()),
+            windows_left: AtomicUsize::new(0),
+            non_finite: AtomicU64::new(0),
+        }
+    }
+
+    /// The pass that comes next, given the one that is over.
+    fn next_pass(&self, goal: &Goal<'_>, over: Option<&Pass>) -> Option<Pass> {
+        let stages = self.stages.read().unwrap_or_else(PoisonError::into_inner);
+        if matches!(goal, Goal::Gather { .. }) && stages.merge.is_none() || matches!(over, Some(Pass::Model | Pass::Write)) {
+            return None;
+        }
+        let waiting = |chain: &Vec<Box<dyn crate::sparsifiers::Sparsifier>>| chain.iter().position(|stage| stage.wants().is_some());
+        let targets: Vec<_> = stages.chains.iter().enumerate().filter_map(|(i, chain)| Some((i, waiting(chain)?))).collect();
+        if !targets.is_empty() {
+            return Some(Pass::Sparsifiers(targets));
+        }
+        match goal {
+            Goal::Gather { .. } => Some(Pass::Model),
+            Goal::Write if stages.merge.as_ref().is_some_and(|merge| merge.wants().is_some()) => Some(Pass::Merge),
+            Goal::Write => Some(Pass::Write),
+        }
+    }
+
+    /// Hands what a pass has gathered to those that asked for it.
+    fn end_pass(&self, pass: &Pass) {
+        let stores = std::mem::take(&mut *self.stores.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut stages = self.stages.write().unwrap_or_else(PoisonError::into_inner);
+        match pass {
+            Pass::Sparsifiers(targets) => {
+                targets.iter().zip(stores).for_each(|(&(i, j), store)| stages.chains[i][j].take(store.finish()));
+            }
+            Pass::Merge => {
+                let merge = stages.merge.as_mut().expect("only merges gather");
+                stores.into_iter().for_each(|store| merge.take(store.finish()));
+            }
+            Pass::Model | Pass::Write => {}
+        }
+    }
+}
+
+struct Run<'a> {
+    plan: &'a Plan,
+    sources: &'a [&'a dyn TensorSource],
+    sink: &'a dyn Sink,
+    control: &'a Control<'a>,
+    window: usize,
+    tensors: Vec<TensorRun>,
+    bytes_read: AtomicU64,
+    bytes_written: AtomicU64,
+    elements_done: AtomicU64,
+    read: AtomicUsize,
+}
+
+/// What is to be done, behind one lock.
+struct Queue {
+    windows: VecDeque<(usize, Range)>,
+    next_tensor: usize,
+    /// Tensors that have begun and are not over.
+    open: usize,
+    failure: Option<Error>,
+}
+
+impl Run<'_> {
+    /// Takes every tensor to the goal.
+    fn drive(&self, goal: &Goal<'_>) -> Result<()> {
+        self.elements_done.store(0, Ordering::Relaxed);
+        let queue = Mutex::new(Queue { windows: VecDeque::new(), next_tensor: 0, open: 0, failure: None });
+        let changed = Condvar::new();
+        std::thread::scope(|scope| {
+            for _ in 0..self.control.threads.max(1) {
+                scope.spawn(|| {
+                    let mut worker = Worker::new(self.sources, self.control.kernels);
+                    while let Some((tensor, range)) = self.next_window(goal, &queue, &changed) {
+                        if let Err(error) = self.work(goal, &queue, &changed, &mut worker, tensor, range) {
+                            queue.lock().unwrap_or_else(PoisonError::into_inner).failure.get_or_insert(error);
+                            changed.notify_all();
+                        }
+                    }
+                });
+            }
+        });
+        match queue.into_inner().unwrap_or_else(PoisonError::into_inner).failure {
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// The next window to work on; `None` when there is nothing left, or after a failure.
+    fn next_window(&self, goal: &Goal<'_>, queue: &Mutex<Queue>, changed: &Condvar) -> Option<(usize, Range)> {
+        let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if self.control.cancel.load(Ordering::Relaxed) {
+                queue.failure.get_or_insert_with(|| Error::new("cancelled"));
+                changed.notify_all();
+            }
+            if queue.failure.is_some() {
+                return None;
+            }
+            if let Some(window) = queue.windows.pop_front() {
+                return Some(window);
+            }
+            if queue.next_tensor < self.tensors.len() {
+                let tensor = queue.next_tensor;
+                queue.next_tensor += 1;
+                let windows = self.begin_pass(goal, tensor, None);
+                if !windows.is_empty() {
+                    queue.open += 1;
+                    queue.windows.extend(windows);
+                    changed.notify_all();
+                }
+            } else if queue.open == 0 {
+                return None;
+            } else {
+                queue = changed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// Starts the pass behind `over`: gives its windows, none where the tensor has reached the goal.
+    fn begin_pass(&self, goal: &Goal<'_>, number: usize, over: Option<&Pass>) -> Vec<(usize, Range)> {
+        let (tensor, plan) = (&self.tensors[number], &self.plan.tensors[number]);
+        let elements = plan.elements();
+        let Some(pass) = tensor.next_pass(goal, over).filter(|_| elements > 0) else { return Vec::new() };
+        let stages = tensor.stages.read().unwrap_or_else(PoisonError::into_inner);
+        let wanted: Vec<_> = match &pass {
+            Pass::Sparsifiers(targets) => targets.iter().filter_map(|&(i, j)| stages.chains[i][j].wants()).collect(),
+            Pass::Merge => stages.merge.iter().filter_map(|merge| merge.wants()).collect(),
+            Pass::Model | Pass::Write => Vec::new(),
+        };
+        *tensor.stores.lock().unwrap_or_else(PoisonError::into_inner) =
+            wanted.into_iter().map(|wanted| Store::new(wanted, elements)).collect();
+        let whole_rows = pass == Pass::Write && stages.merge.as_ref().is_some_and(|merge| merge.whole_rows());
+        let step = match &plan.action {
+            Action::Merge { row, .. } if whole_rows => self.window.next_multiple_of(rows_unit(*row)),
+            _ => self.window,
+        };
+        let windows: Vec<_> =
+            (0..elements).step_by(step).map(|start| (number, Range { start, count: step.min((elements - start) as usize) })).collect();
+        tensor.windows_left.store(windows.len(), Ordering::Release);
+        *tensor.pass.write().unwrap_or_else(PoisonError::into_inner) = Some(pass);
+        windows
+    }
+
+    /// Works on one window; the last one of a pass starts the next.
+    fn work(
+        &self,
+        goal: &Goal<'_>,
+        queue: &Mutex<Queue>,
+        changed: &Condvar,
+        worker: &mut Worker<'_>,
+        number: usize,
+        range: Range,
+    ) -> Result<()> {
+        let tensor = &self.tensors[number];
+        let pass = tensor.pass.read().unwrap_or_else(PoisonError::into_inner).clone().expect("a window belongs to a pass");
+        self.pass_over(goal, &pass, worker, number, range)?;
+        self.bytes_read.fetch_add(std::mem::take(&mut worker.bytes_read), Ordering::Relaxed);
+        if matches!(pass, Pass::Model | Pass::Write) {
+            self.elements_done.fetch_add(range.count as u64, Ordering::Relaxed);
+        }
+        (self.control.progress)(self.progress());
+        if tensor.windows_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            tensor.end_pass(&pass);
+            let windows = self.begin_pass(goal, number, Some(&pass));
+            let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
+            if windows.is_empty() {
+                queue.open -= 1;
+            }
+            windows.into_iter().rev().for_each(|window| queue.windows.push_front(window));
+            changed.notify_all();
+        }
+        Ok(())
+    }
+
+    fn pass_over(&self, goal: &Goal<'_>, pass: &Pass, worker: &mut Worker<'_>, number: usize, range: Range) -> Result<()> {
+        let (tensor, plan) = (&self.tensors[number], &self.plan.tensors[number]);
+        let stages = tensor.stages.read().unwrap_or_else(PoisonError::into_inner);
+        match (pass, goal) {
+            (Pass::Sparsifiers(targets), _) => worker.gather_for_sparsifiers(plan, &stages, targets, range)?,
+            (Pass::Merge, _) => worker.gather_for_merge(plan, &stages, range)?,
+            (Pass::Model, Goal::Gather { model_wide, store }) => {
+                worker.gather_for_model(plan, &stages, *model_wide, range)?;
+                store.lock().unwrap_or_else(PoisonError::into_inner).absorb(range.start, &worker.parts[0]);
+            }
+            (Pass::Model, Goal::Write) => unreachable!("the model is gathered before anything is written"),
+            (Pass::Write, _) => {
+                let (bytes, non_finite) = worker.map(plan, &stages, range)?;
+                self.sink.write(number, range.start * plan.dtype.size() as u64, bytes)?;
+                self.bytes_written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                tensor.non_finite.fetch_add(non_finite, Ordering::Relaxed);
+            }
+        }
+        let mut stores = tensor.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        stores.iter_mut().zip(&worker.parts).for_each(|(store, part)| store.absorb(range.start, part));
+        Ok(())
+    }
+
+    fn progress(&self) -> Progress {
+        Progress {
+            elements_done: self.elements_done.load(Ordering::Relaxed),
+            elements: self.plan.elements(),
+            bytes_read: self.bytes_read.load(Ordering::Relaxed),
+            bytes_written: self.bytes_written.load(Ordering::Relaxed),
+            read: self.read.load(Ordering::Relaxed),
+            reads: 1 + self.plan.model_wide.as_ref().map_or(0, |model_wide| model_wide.most_passes()),
+        }
+    }
+}

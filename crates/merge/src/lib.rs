@@ -1,0 +1,19 @@
+//! Merges models that were fine-tuned from one base.
+//!
+//! ```text
+//! recipe.yml ──parse──▶ Recipe ──resolve against headers──▶ Plan ──run──▶ shards + side files ──▶ rename
+//! ```
+//!
+//! A [`Recipe`](recipe::Recipe) is what the user wrote; a [`Plan`] is what will be done; [`merge`](output::merge) does it. Nothing below the command line prints.
+
+mod engine;
+mod gather;
+pub mod methods;
+pub mod output;
+pub mod plan;
+pub mod recipe;
+pub mod sparsifiers;
+
+pub use engine::Progress;
+pub use output::{MergeOptions, Merged, merge};
+pub use plan::{Plan, PlanOptions};

@@ -1,0 +1,88 @@
+//! The arithmetic on task vectors that `task_arithmetic`, `ties`, `dare_linear` and `dare_ties` have in common: sum the weighted deltas,
+//! with or without sign consensus, and add them to the base (mergekit's generalized task arithmetic).
+
+use deltaic_kernels::Kernels;
+
+use super::{Block, Given, Input, Operands, Prepared, Setup, TensorMerge};
+use crate::sparsifiers::Sparsifier;
+
+/// How the weighted deltas become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Consensus {
+    /// They are added.
+    None,
+    /// Each element keeps the deltas that have the sign of their sum (TIES, Yadav et al. 2023).
+    Sum,
+}
+
+/// Plans the merge of one tensor; `own` gives the method's sparsifier for a model, or `None` where it drops nothing.
+pub(super) fn prepare(setup: &Setup, consensus: Consensus, own: impl Fn(&Input) -> Option<Box<dyn Sparsifier>>) -> Prepared {
+    let lambda = setup.shared.number("lambda");
+    let normalize = setup.shared.truth("normalize");
+    let weight = |i: &usize| setup.inputs[*i].values.number("weight");
+    let used: Vec<usize> = (0..setup.inputs.len()).filter(|i| weight(i) != 0.0 && setup.inputs[*i].given != Given::ZeroDelta).collect();
+    if lambda == 0.0 || used.is_empty() {
+        return Prepared::CopyBase;
+    }
+    let all_weights: f64 = setup.inputs.iter().map(|input| input.values.number("weight")).sum();
+    let divisor = match (normalize, consensus) {
+        (true, Consensus::None) => Some(if all_weights.abs() < 1e-8 { 1.0 } else { all_weights }),
+        _ => None,
+    };
+    let sparsified: Vec<_> = used.iter().map(|&i| (i, own(&setup.inputs[i]))).collect();
+    if let [(only, None)] = sparsified[..]
+        && setup.inputs[only].given == Given::AsIs
+        && lambda == 1.0
+        && match consensus {
+            Consensus::Sum if normalize => true,
+            _ => weight(&only) == divisor.unwrap_or(1.0),
+        }
+    {
+        return Prepared::Copy(only);
+    }
+    let merge = TaskVectors {
+        weights: used.iter().map(|i| weight(i) as f32).collect(),
+        consensus: (consensus == Consensus::Sum).then_some(normalize),
+        divisor: divisor.map(|divisor| divisor as f32),
+        lambda: lambda as f32,
+    };
+    Prepared::Merge { inputs: sparsified, merge: Box::new(merge) }
+}
+
+#[derive(Clone)]
+struct TaskVectors {
+    weights: Vec<f32>,
+    /// Sign consensus, and whether it is normalised by the weights that agree.
+    consensus: Option<bool>,
+    divisor: Option<f32>,
+    lambda: f32,
+}
+
+impl TensorMerge for TaskVectors {
+    fn operands(&self) -> Operands {
+        Operands::Deltas
+    }
+
+    fn map(&self, kernels: Kernels, block: &Block<'_>, _row: usize, out: &mut [f32]) {
+        match self.consensus {
+            Some(normalize) => kernels.consensus_sum(block.inputs, &self.weights, normalize, out),
+            None => {
+                out.fill(0.0);
+                for (weight, delta) in self.weights.iter().zip(block.inputs) {
+                    kernels.add_scaled(out, *weight, delta);
+                }
+            }
+        }
+        if let Some(divisor) = self.divisor {
+            kernels.divide(out, divisor);
+        }
+        if self.lambda != 1.0 {
+            kernels.scale(out, self.lambda);
+        }
+        kernels.add(out, block.base());
+    }
+
+    fn fresh(&self) -> Box<dyn TensorMerge> {
+        Box::new(self.clone())
+    }
+}

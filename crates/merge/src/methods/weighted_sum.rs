@@ -1,0 +1,51 @@
+//! The weighted sum of the models' weights: the arithmetic of `linear` and `average`.
+
+use deltaic_checkpoint::{Error, Result};
+use deltaic_kernels::Kernels;
+
+use super::{Block, Given, Operands, Prepared, Setup, TensorMerge};
+
+/// `sum(w_i W_i)`, divided by `sum(w_i)` where normalised. Inputs of weight 0 are left out; a sole input of factor 1 is a copy.
+pub(super) fn prepare(setup: &Setup, normalize: bool) -> Result<Prepared> {
+    let weights: Vec<f64> = setup.inputs.iter().map(|input| input.values.number("weight")).collect();
+    let sum: f64 = weights.iter().sum();
+    if normalize && sum == 0.0 {
+        return Err(Error::new("the weights sum to 0, and normalising divides by their sum")
+            .help("give weights that do not cancel, or `normalize: false` where the method has it"));
+    }
+    let used: Vec<usize> = (0..weights.len()).filter(|&i| weights[i] != 0.0).collect();
+    if let [only] = used[..]
+        && (normalize || weights[only] == 1.0)
+        && setup.inputs[only].given == Given::AsIs
+    {
+        return Ok(Prepared::Copy(only));
+    }
+    let merge = WeightedSum { weights: used.iter().map(|&i| weights[i] as f32).collect(), divisor: normalize.then_some(sum as f32) };
+    Ok(Prepared::Merge { inputs: used.into_iter().map(|i| (i, None)).collect(), merge: Box::new(merge) })
+}
+
+#[derive(Clone)]
+struct WeightedSum {
+    weights: Vec<f32>,
+    divisor: Option<f32>,
+}
+
+impl TensorMerge for WeightedSum {
+    fn operands(&self) -> Operands {
+        Operands::Weights
+    }
+
+    fn map(&self, kernels: Kernels, block: &Block<'_>, _row: usize, out: &mut [f32]) {
+        out.fill(0.0);
+        for (weight, input) in self.weights.iter().zip(block.inputs) {
+            kernels.add_scaled(out, *weight, input);
+        }
+        if let Some(divisor) = self.divisor {
+            kernels.divide(out, divisor);
+        }
+    }
+
+    fn fresh(&self) -> Box<dyn TensorMerge> {
+        Box::new(self.clone())
+    }
+}

@@ -1,0 +1,287 @@
+//! What will be done: for every output tensor its sources, its parameters as plain numbers, its shard and offset. A plan is complete:
+//! running it needs no decision. Making one reads headers only (and buffers of a few bytes, to see whether they differ).
+
+mod config;
+mod masks;
+mod parameters;
+mod slots;
+mod sources;
+mod tensors;
+mod tokenizer;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use deltaic_checkpoint::{Config, DType, Result, ShardLayout};
+use sha2::{Digest, Sha256};
+
+pub use masks::MaskId;
+pub use sources::Source;
+
+pub(crate) use crate::methods::Operands as Of;
+use crate::methods::{ModelWide, TensorMerge};
+use crate::recipe::Recipe;
+use crate::sparsifiers::Sparsifier;
+
+/// Decisions that a recipe does not hold.
+#[derive(Debug, Clone)]
+pub struct PlanOptions {
+    /// Greatest size of a shard in bytes; 0: one shard.
+    pub shard_bytes: u64,
+    /// Seed for recipes without one; without both it follows from the recipe's bytes.
+    pub seed: Option<u64>,
+    /// Whether the tokenizer's files are copied.
+    pub copy_tokenizer: bool,
+    /// Merge models of different architectures all the same.
+    pub allow_different_architectures: bool,
+    /// The working directory, where paths are looked for that are not found beside the recipe.
+    pub working_directory: PathBuf,
+}
+
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self {
+            shard_bytes: 5_000_000_000,
+            seed: None,
+            copy_tokenizer: true,
+            allow_different_architectures: false,
+            working_directory: PathBuf::from("."),
+        }
+    }
+}
+
+/// A tensor of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SourceTensor {
+    /// Number of the source.
+    pub source: usize,
+    /// The tensor's name there.
+    pub name: String,
+}
+
+/// Where an input's elements come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// Its own tensor.
+    Own(SourceTensor),
+    /// The base's: it is the base, or all of its delta is dropped.
+    Base,
+}
+
+/// A sparsifier before the method.
+pub(crate) struct SparsifierPlan {
+    /// What it drops elements of.
+    pub of: Of,
+    /// The sparsifier with nothing gathered yet.
+    pub sparsifier: Box<dyn Sparsifier>,
+}
+
+/// An input of a merge.
+pub(crate) struct InputPlan {
+    /// Where its elements come from.
+    pub reads: Reads,
+    /// What is dropped of it, in this order.
+    pub sparsifiers: Vec<SparsifierPlan>,
+}
+
+/// What is done for a tensor.
+pub(crate) enum Action {
+    /// It is copied, bit for bit where its dtype stays.
+    Copy(SourceTensor),
+    /// It is computed.
+    Merge {
+        /// The base, where deltas are taken.
+        base: Option<SourceTensor>,
+        /// The inputs that take part.
+        inputs: Vec<InputPlan>,
+        /// The arithmetic.
+        merge: Box<dyn TensorMerge>,
+        /// Length of the last axis.
+        row: u64,
+    },
+}
+
+/// A tensor of the output.
+pub struct TensorPlan {
+    /// Its name.
+    pub name: String,
+    /// Its dtype.
+    pub dtype: DType,
+    /// Its shape.
+    pub shape: Vec<u64>,
+    /// What is done for it.
+    pub(crate) action: Action,
+    /// Bytes of one element of every source together, as stored.
+    stored_bytes: usize,
+    /// The same in memory: a sum with an adapter is float32.
+    window_bytes: usize,
+}
+
+impl TensorPlan {
+    /// Number of elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().product()
+    }
+
+    /// Whether it is copied.
+    pub fn is_copy(&self) -> bool {
+        matches!(self.action, Action::Copy(_))
+    }
+
+    /// Bytes in memory for one element: of every source, and of the output.
+    pub(crate) fn bytes_per_element(&self) -> usize {
+        self.window_bytes + self.dtype.size()
+    }
+
+    /// Greatest number of reads of its sources, the model-wide ones not counted.
+    pub fn most_reads(&self) -> usize {
+        match &self.action {
+            Action::Copy(_) => 1,
+            Action::Merge { inputs, merge, .. } => {
+                let of = |input: &InputPlan| input.sparsifiers.iter().map(|stage| stage.sparsifier.most_passes()).sum::<usize>();
+                1 + merge.most_passes() + inputs.iter().map(of).max().unwrap_or(0)
+            }
+        }
+    }
+}
+
+/// What a run takes.
+#[derive(Debug, Clone, Copy)]
+pub struct Summary {
+    /// Bytes read from the sources, at most.
+    pub bytes_read: u64,
+    /// Greatest number of reads of any tensor.
+    pub reads: usize,
+    /// Threads without `--threads`.
+    pub threads: usize,
+    /// Bytes of memory for windows with that many threads.
+    pub window_memory: u64,
+}
+
+/// A complete plan of a merge.
+pub struct Plan {
+    /// The recipe, as written.
+    pub recipe: Recipe,
+    /// Its seed, as written or derived.
+    pub seed: u64,
+    /// The sources, each once.
+    pub sources: Vec<Source>,
+    /// The base's number among the sources.
+    pub base: Option<usize>,
+    /// The tensors, in the order of their places in the output.
+    pub tensors: Vec<TensorPlan>,
+    /// Where each goes.
+    pub layout: ShardLayout,
+    /// The output's config.json.
+    pub config: Config,
+    /// Whose tokenizer and chat template the output gets, and whose generation config and code.
+    pub tokenizer_from: Option<usize>,
+    /// Whose generation config and other side files the output gets.
+    pub side_files_from: usize,
+    /// Ids of the random masks in the output: those drawn here, and those that the sources carry.
+    pub masks: Vec<MaskId>,
+    /// What the user should know before the work starts.
+    pub warnings: Vec<String>,
+    /// The options it was made with.
+    pub options: PlanOptions,
+    /// What is gathered over the whole model first.
+    pub(crate) model_wide: Option<Box<dyn ModelWide>>,
+}
+
+impl Plan {
+    /// Resolves a recipe against the headers of its models.
+    ///
+    /// # Errors
+    /// A model is not found or cannot be read; models do not fit each other; parameters are missing; what is asked for is not built yet.
+    pub fn new(recipe: Recipe, options: PlanOptions) -> Result<Self> {
+        let mut warnings = Vec::new();
+        let sources = sources::open(&recipe, &options, &mut warnings)?;
+        let base = recipe.base_of(None).and_then(|model| sources::position(&sources, model));
+        let slots = slots::resolve(&recipe, &sources)?;
+        let seed = recipe.seed.or(options.seed).unwrap_or_else(|| recipe.seed_or_derived());
+        let planned = tensors::plan(&recipe, &sources, &slots, seed, &mut warnings)?;
+        let masks = masks::check(&sources, planned.masks)?;
+        let metadata = masks::metadata(&masks);
+        let mut tensors = planned.tensors;
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        let shapes: Vec<_> = tensors.iter().map(|tensor| (tensor.name.clone(), tensor.dtype, tensor.shape.clone())).collect();
+        let layout = ShardLayout::new(&shapes, options.shard_bytes, &metadata)?;
+        let place = |tensor: &TensorPlan| layout.place(&tensor.name).map(|place| (place.shard, place.offset));
+        tensors.sort_by_key(place);
+        let config = config::resolve(&recipe, &sources, &slots, base, &tensors)?;
+        let tokenizer_from = if options.copy_tokenizer { tokenizer::donor(&recipe, &sources, base)? } else { None };
+        let side_files_from = base.unwrap_or(slots.first_source());
+        warnings.dedup();
+        Ok(Self {
+            recipe,
+            seed,
+            sources,
+            base,
+            tensors,
+            layout,
+            config,
+            tokenizer_from,
+            side_files_from,
+            masks,
+            warnings,
+            options,
+            model_wide: planned.model_wide,
+        })
+    }
+
+    /// Elements of all tensors of the output.
+    pub fn elements(&self) -> u64 {
+        self.tensors.iter().map(TensorPlan::elements).sum()
+    }
+
+    /// Whether random masks are drawn, so that the seed matters.
+    pub fn draws_masks(&self) -> bool {
+        let random = |input: &InputPlan| input.sparsifiers.iter().any(|stage| stage.sparsifier.is_random());
+        self.tensors.iter().any(|tensor| matches!(&tensor.action, Action::Merge { inputs, .. } if inputs.iter().any(random)))
+    }
+
+    /// The resolved recipe, with every default filled in and sources by the names that `spelled` gives.
+    pub fn resolved_recipe(&self, spelled: &dyn Fn(&Source) -> deltaic_checkpoint::ModelReference) -> String {
+        let names = |model: &deltaic_checkpoint::ModelReference| match sources::position(&self.sources, model) {
+            Some(source) => spelled(&self.sources[source]),
+            None => model.clone(),
+        };
+        self.recipe.to_yaml(&names, self.draws_masks().then_some(self.seed))
+    }
+
+    /// A hash of all that decides about the output's bytes but the sources' contents: the resolved recipe, the layout, the sources' places.
+    pub fn hash(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(self.resolved_recipe(&Source::absolute_reference));
+        for shard in self.layout.shards() {
+            hash.update(&shard.header);
+        }
+        hash.update(self.config.to_json());
+        hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// What the run takes.
+    pub fn summary(&self) -> Summary {
+        let model_wide = self.model_wide.as_ref().map_or(0, |model_wide| model_wide.most_passes());
+        let reads = |tensor: &TensorPlan| tensor.most_reads() + if tensor.is_copy() { 0 } else { model_wide };
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let bytes = |tensor: &TensorPlan| tensor.elements() * tensor.stored_bytes as u64 * reads(tensor) as u64;
+        Summary {
+            bytes_read: self.tensors.iter().map(bytes).sum(),
+            reads: self.tensors.iter().map(reads).max().unwrap_or(1),
+            threads,
+            window_memory: crate::engine::window_memory(self, threads),
+        }
+    }
+
+    /// Counts of tensors by what is done for them: copied, merged.
+    pub fn counts(&self) -> (usize, usize) {
+        let copies = self.tensors.iter().filter(|tensor| tensor.is_copy()).count();
+        (copies, self.tensors.len() - copies)
+    }
+
+    /// Names, dtypes and shapes of the output's tensors by name.
+    pub fn shapes(&self) -> BTreeMap<&str, (DType, &[u64])> {
+        self.tensors.iter().map(|tensor| (tensor.name.as_str(), (tensor.dtype, &tensor.shape[..]))).collect()
+    }
+}

@@ -1,0 +1,113 @@
+//! The models that a recipe names, found and opened, each once.
+
+use std::path::{Path, PathBuf};
+
+use deltaic_checkpoint::{
+    AdaptedModel, Architecture, Checkpoint, Config, Error, Found, Located, ModelReference, Result, TensorSource, locate,
+};
+
+use super::PlanOptions;
+use crate::recipe::Recipe;
+
+/// A model that takes part, opened.
+#[derive(Debug)]
+pub struct Source {
+    /// How the recipe names it.
+    pub reference: ModelReference,
+    /// Where it lies.
+    pub model: Located,
+    /// Where its adapter lies.
+    pub adapter: Option<Located>,
+    /// Its tensors.
+    pub tensors: Box<dyn TensorSource>,
+    /// Its config.json.
+    pub config: Config,
+    /// What is known of its architecture.
+    pub architecture: Architecture,
+}
+
+impl Source {
+    fn open(reference: &ModelReference, folders: &[(PathBuf, &str)]) -> Result<Self> {
+        let model = locate(&reference.path, reference.revision.as_deref(), folders)?;
+        let checkpoint = Checkpoint::open(&model.path)?;
+        let (config, architecture) = (checkpoint.config.clone(), checkpoint.architecture.clone());
+        let (adapter, tensors): (_, Box<dyn TensorSource>) = match &reference.lora {
+            None => (None, Box::new(checkpoint)),
+            Some((lora, revision)) => {
+                let adapter = locate(lora, revision.as_deref(), folders)?;
+                let adapted = AdaptedModel::new(checkpoint, &adapter.path)?;
+                (Some(adapter), Box::new(adapted))
+            }
+        };
+        Ok(Self { reference: reference.clone(), model, adapter, tensors, config, architecture })
+    }
+
+    /// The model's folder.
+    pub fn folder(&self) -> &Path {
+        &self.model.path
+    }
+
+    /// What it is called where no path of this machine may appear.
+    pub fn label(&self) -> String {
+        let on_hub = |located: &Located| matches!(located.found, Found::Hub { .. });
+        self.reference.label_where(on_hub(&self.model), self.adapter.as_ref().is_some_and(on_hub))
+    }
+
+    /// The reference with absolute paths, and with commits where it came from the Hub's cache: it names the same files from any folder.
+    pub fn absolute_reference(&self) -> ModelReference {
+        let pinned = |located: &Located| match &located.found {
+            Found::Hub { name, commit } => (name.clone(), Some(commit.clone())),
+            Found::Path(_) => (located.path.to_string_lossy().into_owned(), None),
+        };
+        let (path, revision) = pinned(&self.model);
+        ModelReference { path, revision, lora: self.adapter.as_ref().map(pinned) }
+    }
+}
+
+/// Opens every model of the recipe, the base first, then in order of appearance.
+pub(super) fn open(recipe: &Recipe, options: &PlanOptions, warnings: &mut Vec<String>) -> Result<Vec<Source>> {
+    let folders = [(recipe.document.folder.clone(), "the recipe's folder"), (options.working_directory.clone(), "the working directory")];
+    let mut sources: Vec<Source> = Vec::new();
+    let bases = recipe.base_of(None).into_iter().chain(recipe.entries().filter_map(|(slice, _)| recipe.base_of(slice)));
+    for model in bases.chain(recipe.entries().map(|(_, entry)| &entry.model.value)) {
+        if position(&sources, model).is_none() {
+            sources.push(Source::open(model, &folders)?);
+        }
+    }
+    for located in sources.iter().flat_map(|source| std::iter::once(&source.model).chain(&source.adapter)) {
+        if let Some(revision) = &located.ignored_revision {
+            warnings.push(format!("{}: a folder has no revisions; `@{revision}` is ignored", located.path.display()));
+        }
+    }
+    check_architectures(&sources, options, warnings)?;
+    Ok(sources)
+}
+
+/// The number of the source that a reference names.
+pub(super) fn position(sources: &[Source], model: &ModelReference) -> Option<usize> {
+    sources.iter().position(|source| source.reference == *model)
+}
+
+fn check_architectures(sources: &[Source], options: &PlanOptions, warnings: &mut Vec<String>) -> Result<()> {
+    let kind = |source: &Source| {
+        let named = source.architecture.model_type().map(str::to_owned).or_else(|| source.config.architectures().first().cloned());
+        named.unwrap_or_else(|| "an unnamed architecture".to_owned())
+    };
+    for source in &sources[1..] {
+        if source.architecture.same_family(&sources[0].architecture) {
+            continue;
+        }
+        let message = format!(
+            "{} is {}, but {} is {}: models of different architectures have no common parameters to merge",
+            source.reference,
+            kind(source),
+            sources[0].reference,
+            kind(&sources[0])
+        );
+        if !options.allow_different_architectures {
+            return Err(Error::new(message).help("merge fine-tunes of one base; --allow-crimes tries it all the same"));
+        }
+        warnings.push(message);
+    }
+    Ok(())
+}

@@ -1,0 +1,252 @@
+//! What the user wrote: a recipe in mergekit's dialect with deltaic's keys, typed, with spans for messages. Knows nothing about files.
+//!
+//! A [`Document`] becomes a tree of nodes (`node`), is searched for what is not built yet (`not_yet`), read key by key (`parse` and what it
+//! calls), and checked as a whole (`check`). Keys without effect are collected on the way (`unknown`). [`Recipe::to_yaml`] writes it again.
+
+mod check;
+mod document;
+mod emit;
+mod method;
+mod models;
+mod node;
+mod not_yet;
+mod own;
+mod parameters;
+mod parse;
+mod scalar;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod unknown;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use deltaic_checkpoint::{DType, ModelReference};
+use sha2::{Digest, Sha256};
+
+pub use document::{Document, MAX_BYTES};
+pub use parameters::lookup;
+pub use parse::parse;
+pub use unknown::{UnknownPolicy, Warning};
+
+use crate::methods::{Definition, Preset};
+
+/// A place in the document, for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    /// Byte offset of the first byte.
+    pub start: usize,
+    /// Byte offset behind the last one.
+    pub end: usize,
+}
+
+/// A value with the place where it stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spanned<T> {
+    /// The value.
+    pub value: T,
+    /// Where it stands.
+    pub span: Span,
+}
+
+/// One value of a parameter.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scalar {
+    /// `true`, `false` (and YAML 1.1's `yes`, `no`, `on`, `off`).
+    Bool(bool),
+    /// A number, also where YAML 1.1 reads a string (`1e-10`).
+    Number(f64),
+    /// Any other text.
+    Text(String),
+}
+
+/// A parameter as written: one value, values over the layers, or a choice by tensor name.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Setting {
+    /// One value.
+    Scalar(Scalar),
+    /// Numbers to interpolate linearly over the layers.
+    Gradient(Vec<f64>),
+    /// Other values, chosen by step over the layers.
+    Steps(Vec<Scalar>),
+    /// The first whose filter is a substring of the tensor's name (no filter, or `*`: any name). A clause's setting is never itself
+    /// conditional.
+    Conditional(Vec<(Option<String>, Setting)>),
+}
+
+/// Parameters of one block, in the order written.
+pub type Parameters = Vec<(String, Spanned<Setting>)>;
+
+/// Which random or magnitude-ranked drop stands before the method.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sparsify {
+    /// `dare`, `magnitude`: a name in the registry of sparsifiers.
+    pub kind: String,
+    /// Share of elements dropped, 0 ..= 1.
+    pub drop_rate: f64,
+    /// How what is kept is rescaled.
+    pub rescale: Rescale,
+    /// What is dropped: the delta, or the fine-tuned weights.
+    pub of: Of,
+    /// The mask's own seed, for a second mask of the same model (deltaic's addition to the design).
+    pub seed: Option<u64>,
+}
+
+/// How the elements that are kept are rescaled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rescale {
+    /// By 1/(1-p) (DARE).
+    Inverse,
+    /// By the ratio of the tensor's l1 norms before and after (mergekit).
+    L1,
+    /// Not at all (DropOnly).
+    None,
+}
+
+/// What a sparsifier drops elements of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Of {
+    /// The delta.
+    Delta,
+    /// The fine-tuned weights themselves (the paper's comparison).
+    Weights,
+}
+
+/// The sparsifier of one model.
+#[derive(Debug, Clone, PartialEq)]
+pub enum OwnSparsify {
+    /// The recipe's, where it has one.
+    Inherited,
+    /// None, whatever the recipe's is (`sparsify: none`).
+    Off,
+    /// This one, in place of the recipe's.
+    Own(Sparsify),
+}
+
+/// One model of the recipe, or one source of a slice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// The model as named.
+    pub model: Spanned<ModelReference>,
+    /// Layers taken, half-open; only in slices.
+    pub layer_range: Option<(usize, usize)>,
+    /// Its own parameters.
+    pub parameters: Parameters,
+    /// Its own sparsifier; see [`Recipe::sparsify_of`].
+    pub sparsify: OwnSparsify,
+    /// The seed of its own mask.
+    pub seed: Option<u64>,
+}
+
+/// A run of output layers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slice {
+    /// Where the layers come from; all ranges are equally long.
+    pub sources: Vec<Entry>,
+    /// Overrides the recipe's base for this slice.
+    pub base_model: Option<Spanned<ModelReference>>,
+    /// Parameters of the slice.
+    pub parameters: Parameters,
+    /// Where the slice stands.
+    pub span: Span,
+}
+
+/// Whole models, or slices of layers.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Layout {
+    /// `models:`
+    Models(Vec<Entry>),
+    /// `slices:`
+    Slices(Vec<Slice>),
+}
+
+/// `tokenizer_source`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TokenizerSource {
+    /// The base's tokenizer.
+    Base,
+    /// All tokens of all models.
+    Union,
+    /// One model's tokenizer.
+    Model(ModelReference),
+}
+
+/// A recipe: one document, checked for everything that needs no model.
+#[derive(Debug, Clone)]
+pub struct Recipe {
+    /// The text it was read from, for messages.
+    pub document: Arc<Document>,
+    /// Which tool's meaning holds.
+    pub preset: Preset,
+    /// The method.
+    pub method: &'static Definition,
+    /// Where `merge_method` stands.
+    pub method_span: Span,
+    /// The base model.
+    pub base_model: Option<Spanned<ModelReference>>,
+    /// Models or slices.
+    pub layout: Layout,
+    /// Parameters of the whole recipe.
+    pub parameters: Parameters,
+    /// The sparsifier before the method, for every model without its own.
+    pub sparsify: Option<Sparsify>,
+    /// The seed as written; see [`Recipe::seed_or_derived`].
+    pub seed: Option<u64>,
+    /// Tensors not merged: regular expressions over output names, each compiled so that it matches whole names only.
+    pub exclude: Vec<Spanned<regex::Regex>>,
+    /// `dtype`: accepted; the arithmetic is f32 all the same.
+    pub dtype: Option<DType>,
+    /// The dtype written.
+    pub out_dtype: Option<DType>,
+    /// Whose tokenizer the output gets.
+    pub tokenizer_source: Option<Spanned<TokenizerSource>>,
+}
+
+impl Recipe {
+    /// All models or sources in the order written, each with its slice.
+    pub fn entries(&self) -> impl Iterator<Item = (Option<&Slice>, &Entry)> {
+        let (models, slices) = match &self.layout {
+            Layout::Models(entries) => (&entries[..], &[][..]),
+            Layout::Slices(slices) => (&[][..], &slices[..]),
+        };
+        let sources = slices.iter().flat_map(|slice| slice.sources.iter().map(move |entry| (Some(slice), entry)));
+        models.iter().map(|entry| (None, entry)).chain(sources)
+    }
+
+    /// The base model of a slice, or (`None`) of the recipe.
+    pub fn base_of<'a>(&'a self, slice: Option<&'a Slice>) -> Option<&'a ModelReference> {
+        slice.and_then(|slice| slice.base_model.as_ref()).or(self.base_model.as_ref()).map(|base| &base.value)
+    }
+
+    /// Whether an entry is the base of its slice (`None`: of the recipe).
+    pub fn is_base(&self, slice: Option<&Slice>, entry: &Entry) -> bool {
+        self.base_of(slice) == Some(&entry.model.value)
+    }
+
+    /// The models in the order in which they first appear, the base not counted: a model's place here is the stream of its masks.
+    pub fn models(&self) -> Vec<ModelReference> {
+        let mut seen = HashSet::new();
+        let fine_tuned = self.entries().filter(|(slice, entry)| !self.is_base(*slice, entry)).map(|(_, entry)| &entry.model.value);
+        fine_tuned.filter(|model| seen.insert(*model)).cloned().collect()
+    }
+
+    /// The sparsifier that stands before the method for one model: its own, else the recipe's.
+    pub fn sparsify_of<'a>(&'a self, entry: &'a Entry) -> Option<&'a Sparsify> {
+        match &entry.sparsify {
+            OwnSparsify::Inherited => self.sparsify.as_ref(),
+            OwnSparsify::Off => None,
+            OwnSparsify::Own(sparsify) => Some(sparsify),
+        }
+    }
+
+    /// The seed as written, else the first 8 bytes, little endian, of SHA-256 of the document's bytes.
+    pub fn seed_or_derived(&self) -> u64 {
+        self.seed.unwrap_or_else(|| {
+            let hash = Sha256::digest(self.document.text.as_bytes());
+            let mut first = [0; 8];
+            first.copy_from_slice(&hash[..8]);
+            u64::from_le_bytes(first)
+        })
+    }
+}

@@ -1,0 +1,93 @@
+//! Sparsifiers: what drops elements of a model before a method sees it. A sparsifier is one file here and one line in [`SPARSIFIERS`].
+
+pub(crate) mod dare;
+pub(crate) mod magnitude;
+
+use deltaic_kernels::{Kernels, MaskKey};
+
+use crate::gather::{Gathered, Tally, Wanted};
+use crate::methods::{Given, Paper};
+use crate::recipe::{Of, Sparsify};
+
+/// The registry.
+static SPARSIFIERS: &[&Definition] = &[&dare::DEFINITION, &magnitude::DEFINITION];
+
+/// Kinds that recipes may name and that are not built yet.
+pub const NOT_YET: &[&str] = &["della", "della_magprune", "magnitude_outliers"];
+
+/// What a sparsifier says about itself.
+#[derive(Debug)]
+pub struct Definition {
+    /// Its `kind` in recipes.
+    pub name: &'static str,
+    /// One line.
+    pub summary: &'static str,
+    /// The formula, as text.
+    pub formula: &'static str,
+    /// Where it was published.
+    pub paper: Option<Paper>,
+    /// Whether it draws a random mask, so that a seed matters.
+    pub random: bool,
+    prepare: fn(&Sparsify, u64, MaskKey) -> Box<dyn Sparsifier>,
+}
+
+/// All sparsifiers, in the order of the registry.
+pub fn all() -> impl Iterator<Item = &'static Definition> {
+    SPARSIFIERS.iter().copied()
+}
+
+/// The sparsifier of that kind.
+pub fn find(kind: &str) -> Option<&'static Definition> {
+    all().find(|definition| definition.name == kind)
+}
+
+/// Whether a sparsifier changes anything: what a rate of 0 or 1 means is decided here, for every kind.
+pub(crate) fn given(sparsify: &Sparsify) -> Given {
+    match sparsify.of {
+        _ if sparsify.drop_rate == 0.0 => Given::AsIs,
+        Of::Delta if sparsify.drop_rate == 1.0 => Given::ZeroDelta,
+        _ => Given::Sparsified,
+    }
+}
+
+/// The recipe's sparsifier for one tensor of `elements` elements.
+pub(crate) fn prepare(sparsify: &Sparsify, elements: u64, mask: MaskKey) -> Box<dyn Sparsifier> {
+    let definition = find(&sparsify.kind).expect("the recipe was checked against the registry");
+    (definition.prepare)(sparsify, elements, mask)
+}
+
+/// A sparsifier at work on one tensor of one model.
+pub(crate) trait Sparsifier: Send + Sync {
+    /// What has to be gathered next over the elements; `None` when it can be applied.
+    fn wants(&self) -> Option<Wanted> {
+        None
+    }
+
+    /// Adds a block to what is gathered; `x` holds elements `start ..` and may be used as scratch.
+    fn gather(&self, _kernels: Kernels, _start: u64, _x: &mut [f32], _tally: Tally<'_>) {}
+
+    /// Takes what was gathered over all elements.
+    fn take(&mut self, _gathered: Gathered) {}
+
+    /// Drops elements of `x`, which holds elements `start ..` of the tensor, and rescales the rest.
+    fn apply(&self, kernels: Kernels, start: u64, x: &mut [f32]);
+
+    /// Whether it draws a random mask.
+    fn is_random(&self) -> bool {
+        false
+    }
+
+    /// Greatest number of passes that gather.
+    fn most_passes(&self) -> usize {
+        0
+    }
+
+    /// The same with nothing gathered yet.
+    fn fresh(&self) -> Box<dyn Sparsifier>;
+}
+
+/// Factor that restores an l1 norm: before / after, and 1 where either is too small to mean anything (mergekit's guard).
+fn l1_factor(before: f64, after: f64) -> f32 {
+    const NOTHING: f64 = 1e-7;
+    if before < NOTHING || after < NOTHING { 1.0 } else { (before / after) as f32 }
+}
