@@ -197,6 +197,8 @@ impl Plan {
         let mut warnings = Vec::new();
         let sources = sources::open(&recipe, &options, &mut warnings)?;
         let base = recipe.base_of(None).and_then(|model| sources::position(&sources, model));
+        // Before shapes are compared: a setting that would make them fit is then the better news.
+        let tokenizer_from = tokenizer::donor(&recipe, &sources, base)?.filter(|_| options.copy_tokenizer);
         let slots = slots::resolve(&recipe, &sources)?;
         let seed = recipe.seed.or(options.seed).unwrap_or_else(|| recipe.seed_or_derived());
         let planned = tensors::plan(&recipe, &sources, &slots, seed, &mut warnings)?;
@@ -209,7 +211,6 @@ impl Plan {
         let place = |tensor: &TensorPlan| layout.place(&tensor.name).map(|place| (place.shard, place.offset));
         tensors.sort_by_key(place);
         let config = config::resolve(&recipe, &sources, &slots, base, &tensors)?;
-        let tokenizer_from = if options.copy_tokenizer { tokenizer::donor(&recipe, &sources, base)? } else { None };
         let side_files_from = base.unwrap_or(slots.first_source());
         warnings.dedup();
         Ok(Self {
