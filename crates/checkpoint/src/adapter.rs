@@ -445,12 +445,13 @@ impl TensorSource for AdaptedModel {
 }
 
 impl Factors {
-    /// Sums over k in order, `sums[j] += rows[row, k] * columns[k, column + j]`, in f32 without fused multiply-add.
+    /// Sums over k in order, `sums[j] += rows[row, k] * columns[k, column + j]`, each product exact and each sum rounded to f32: so PEFT's
+    /// `B @ A`, a chain of fused multiply-adds, is met to the bit where its library sums in the same order.
     fn sum_into(&self, kernels: Kernels, row: usize, column: usize, sums: &mut [f32]) {
         sums.fill(0.0);
         for k in 0..self.rank {
             let start = k * self.width + column;
-            kernels.add_scaled(sums, self.rows[row * self.rank + k], &self.columns[start..start + sums.len()]);
+            kernels.add_exact_product(sums, self.rows[row * self.rank + k], &self.columns[start..start + sums.len()]);
         }
     }
 

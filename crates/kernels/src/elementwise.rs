@@ -28,6 +28,15 @@ impl Kernels {
         self.run(Zip { out: accumulator, x, f: |accumulator, x| accumulator + weight * x });
     }
 
+    /// `accumulator = accumulator + weight * x`, the product exact and the sum in f64, then rounded to f32.
+    ///
+    /// It is what a fused multiply-add gives (but for sums that f64 rounds onto a tie), the same on every machine: matrix products of
+    /// BLAS libraries are chains of these.
+    pub fn add_exact_product(self, accumulator: &mut [f32], weight: f32, x: &[f32]) {
+        let weight = f64::from(weight);
+        self.run(Zip { out: accumulator, x, f: |accumulator, x| (f64::from(accumulator) + weight * f64::from(x)) as f32 });
+    }
+
     /// `out = weight * x`.
     pub fn set_scaled(self, out: &mut [f32], weight: f32, x: &[f32]) {
         self.run(Zip { out, x, f: |_, x| weight * x });

@@ -16,6 +16,7 @@ pub fn run(arguments: &Dare, messages: &Messages) -> Result<()> {
     if arguments.seed.is_none() {
         // The text holds base, model and options, so what follows from it follows from these.
         let seed = recipe.seed_or_derived();
+        messages.note(&format!("seed {seed} (give it as --seed to fix it)"));
         recipe = parse(Arc::new(Document::new("deltaic dare", with_seed(&recipe.document.text, seed), ".")), UnknownPolicy::Strict)?.0;
     }
     let options = PlanOptions { shard_bytes: arguments.out_shard_size, ..PlanOptions::default() };

@@ -52,7 +52,7 @@ pub fn read_plan(recipe: &Path, reading: &Reading, messages: &Messages) -> Resul
 pub fn resolve(recipe: Recipe, options: PlanOptions, messages: &Messages) -> Result<Plan> {
     let plan = Plan::new(recipe, options)?;
     plan.warnings.iter().for_each(|warning| messages.warning(warning));
-    if plan.draws_masks() {
+    if plan.draws_from_the_recipes_seed() {
         let from = if plan.recipe.seed.is_some() { "the recipe's" } else { "give it as `seed` to fix it" };
         messages.note(&format!("seed {} ({from})", plan.seed));
     }
@@ -88,7 +88,7 @@ pub fn write(plan: &Plan, out: &Path, running: &Running, messages: &Messages) ->
     }
     if running.json {
         let non_finite: serde_json::Map<_, _> = merged.non_finite.iter().map(|(name, count)| (name.clone(), (*count).into())).collect();
-        let result = serde_json::json!({"folder": merged.folder, "bytes": merged.bytes, "seed": plan.draws_masks().then_some(plan.seed), "non_finite": non_finite});
+        let result = serde_json::json!({"folder": merged.folder, "bytes": merged.bytes, "seed": plan.draws_from_the_recipes_seed().then_some(plan.seed), "non_finite": non_finite});
         print(&format!("{result}\n"));
     } else {
         print(&format!("{}  {}\n", merged.folder.display(), tables::bytes(merged.bytes)));

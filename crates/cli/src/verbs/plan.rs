@@ -91,7 +91,7 @@ fn as_json(plan: &Plan) -> serde_json::Value {
         plan.sources.iter().map(|source| serde_json::json!({"model": source.reference.to_string(), "found": found(source)})).collect();
     serde_json::json!({
         "recipe": plan.resolved_recipe(&|source| source.reference.clone()),
-        "seed": plan.draws_masks().then_some(plan.seed),
+        "seed": plan.draws_from_the_recipes_seed().then_some(plan.seed),
         "sources": sources,
         "parameters": plan.elements(),
         "bytes_read": summary.bytes_read,

@@ -28,7 +28,7 @@ pub(super) fn flags(plan: &Plan) -> Vec<String> {
     if plan.options.shard_bytes != crate::PlanOptions::default().shard_bytes {
         flags.push(format!("--out-shard-size={}", plan.options.shard_bytes));
     }
-    if plan.draws_masks()
+    if plan.draws_from_the_recipes_seed()
         && plan.recipe.seed.is_none()
         && let Some(seed) = plan.options.seed
     {

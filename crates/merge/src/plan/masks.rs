@@ -20,6 +20,11 @@ pub struct MaskId {
 }
 
 impl MaskId {
+    /// Whether the seed is a model's own.
+    pub fn is_own(self) -> bool {
+        self.stream == MaskKey::OWN_SEED
+    }
+
     /// The key for one tensor.
     pub fn key(self, tensor_name: &str) -> MaskKey {
         MaskKey::new(self.seed, self.stream, tensor_name)
@@ -59,9 +64,8 @@ pub(super) struct Drawn {
 const METADATA_KEY: &str = "deltaic.masks";
 
 /// Checks that no mask is used twice. Returns the ids that the output carries.
-pub(super) fn check(sources: &[Source], mut drawn: Vec<Drawn>) -> Result<Vec<MaskId>> {
+pub(super) fn check(sources: &[Source], drawn: &mut [Drawn]) -> Result<Vec<MaskId>> {
     drawn.sort();
-    drawn.dedup();
     for pair in drawn.windows(2) {
         let (one, other) = (&pair[0], &pair[1]);
         if one.id != other.id {
@@ -88,7 +92,7 @@ pub(super) fn check(sources: &[Source], mut drawn: Vec<Drawn>) -> Result<Vec<Mas
                     "{} was made with the mask of seed {} (stream {}) that is about to be drawn again: dropping twice with one mask drops nothing more",
                     source.reference,
                     id.seed,
-                    if id.stream == MaskKey::OWN_SEED { "own".to_owned() } else { id.stream.to_string() }
+                    if id.is_own() { "own".to_owned() } else { id.stream.to_string() }
                 ))
                 .help("choose another `seed`"));
             }

@@ -184,6 +184,8 @@ pub struct Plan {
     pub warnings: Vec<String>,
     /// The options it was made with.
     pub options: PlanOptions,
+    /// Ids of the masks that are drawn here.
+    drawn: Vec<MaskId>,
     /// What is gathered over the whole model first.
     pub(crate) model_wide: Option<Box<dyn ModelWide>>,
 }
@@ -201,8 +203,8 @@ impl Plan {
         let tokenizer_from = tokenizer::donor(&recipe, &sources, base)?.filter(|_| options.copy_tokenizer);
         let slots = slots::resolve(&recipe, &sources)?;
         let seed = recipe.seed.or(options.seed).unwrap_or_else(|| recipe.seed_or_derived());
-        let planned = tensors::plan(&recipe, &sources, &slots, seed, &mut warnings)?;
-        let masks = masks::check(&sources, planned.masks)?;
+        let mut planned = tensors::plan(&recipe, &sources, &slots, seed, &mut warnings)?;
+        let masks = masks::check(&sources, &mut planned.masks)?;
         let metadata = masks::metadata(&masks);
         let mut tensors = planned.tensors;
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
@@ -224,6 +226,7 @@ impl Plan {
             tokenizer_from,
             side_files_from,
             masks,
+            drawn: planned.masks.iter().map(|drawn| drawn.id).collect(),
             warnings,
             options,
             model_wide: planned.model_wide,
@@ -235,10 +238,9 @@ impl Plan {
         self.tensors.iter().map(TensorPlan::elements).sum()
     }
 
-    /// Whether random masks are drawn, so that the seed matters.
-    pub fn draws_masks(&self) -> bool {
-        let random = |input: &InputPlan| input.sparsifiers.iter().any(|stage| stage.sparsifier.is_random());
-        self.tensors.iter().any(|tensor| matches!(&tensor.action, Action::Merge { inputs, .. } if inputs.iter().any(random)))
+    /// Whether masks are drawn from the recipe's seed, so that it matters.
+    pub fn draws_from_the_recipes_seed(&self) -> bool {
+        self.drawn.iter().any(|id| !id.is_own())
     }
 
     /// The resolved recipe, with every default filled in and sources by the names that `spelled` gives.
@@ -247,7 +249,7 @@ impl Plan {
             Some(source) => spelled(&self.sources[source]),
             None => model.clone(),
         };
-        self.recipe.to_yaml(&names, self.draws_masks().then_some(self.seed))
+        self.recipe.to_yaml(&names, self.draws_from_the_recipes_seed().then_some(self.seed))
     }
 
     /// A hash of all that decides about the output's bytes but the sources' contents: the resolved recipe, the layout, the sources' places.
