@@ -1,5 +1,6 @@
 //! The model card: README.md with the Hub's front matter. No path of the user's machine goes into it.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use deltaic_checkpoint::Found;
@@ -34,7 +35,7 @@ pub(super) fn text(plan: &Plan) -> String {
         let _ = writeln!(card, "- {}{role}", linked(source));
     }
     card += "\n**Recipe**, as resolved:\n\n```yaml\n";
-    card += &plan.resolved_recipe(&|source| deltaic_checkpoint::ModelReference::new(source.label()));
+    card += &plan.resolved_recipe(&Source::labelled_reference);
     card += "```\n\n**Again**, with the recipe as it was given (`mergekit_config.yml`) and the models in place:\n\n```\n";
     let flags: String = flags(plan).iter().map(|flag| format!(" {flag}")).collect();
     let _ = writeln!(card, "deltaic merge mergekit_config.yml OUT{flags}\n```");
@@ -50,8 +51,8 @@ fn hub_names(source: &Source) -> impl Iterator<Item = &str> {
 }
 
 fn front_matter(plan: &Plan) -> String {
-    let mut names: Vec<&str> = plan.sources.iter().flat_map(hub_names).collect();
-    names.dedup();
+    let mut seen = HashSet::new();
+    let names: Vec<&str> = plan.sources.iter().flat_map(hub_names).filter(|name| seen.insert(*name)).collect();
     let mut matter = String::from("---\n");
     if !names.is_empty() {
         matter += "base_model:\n";
@@ -59,13 +60,13 @@ fn front_matter(plan: &Plan) -> String {
             let _ = writeln!(matter, "- {name}");
         });
     }
-    matter += "base_model_relation: merge\nlibrary_name: transformers\ntags:\n- merge\n- deltaic\n- mergekit\n---\n";
+    matter += "base_model_relation: merge\nlibrary_name: transformers\ntags:\n- merge\n- deltaic\n---\n";
     matter
 }
 
 fn linked(source: &Source) -> String {
     match source.model.found {
         Found::Hub { ref name, .. } if source.adapter.is_none() => format!("[{name}](https://huggingface.co/{name})"),
-        _ => source.label(),
+        _ => source.labelled_reference().to_string(),
     }
 }

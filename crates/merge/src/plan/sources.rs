@@ -47,10 +47,18 @@ impl Source {
         &self.model.path
     }
 
-    /// What it is called where no path of this machine may appear.
-    pub fn label(&self) -> String {
-        let on_hub = |located: &Located| matches!(located.found, Found::Hub { .. });
-        self.reference.label_where(on_hub(&self.model), self.adapter.as_ref().is_some_and(on_hub))
+    /// The reference as it may be published: a local folder goes by its last path component.
+    pub fn labelled_reference(&self) -> ModelReference {
+        let label = |name: &str, located: &Located| match located.found {
+            Found::Hub { .. } => name.to_owned(),
+            Found::Path(_) => ModelReference::new(name).label_where(false, false),
+        };
+        let lora = self.reference.lora.as_ref().zip(self.adapter.as_ref());
+        ModelReference {
+            path: label(&self.reference.path, &self.model),
+            revision: self.reference.revision.clone(),
+            lora: lora.map(|((name, revision), located)| (label(name, located), revision.clone())),
+        }
     }
 
     /// The reference with absolute paths, and with commits where it came from the Hub's cache: it names the same files from any folder.
