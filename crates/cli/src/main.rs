@@ -3,6 +3,7 @@
 mod arguments;
 mod messages;
 mod progress;
+mod reading;
 mod tables;
 mod verbs;
 

@@ -6,6 +6,15 @@ use deltaic_kernels::LaneSums;
 /// cache. Every block but a tensor's last is this long, and starts at a multiple of it.
 pub const BLOCK: usize = 1024;
 
+/// What a method wants its inputs to be, and what a sparsifier drops elements of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operands {
+    /// Fine-tuned weights.
+    Weights,
+    /// Fine-tuned minus base.
+    Deltas,
+}
+
 /// What the next pass over the elements has to gather.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wanted {

@@ -10,6 +10,7 @@ mod engine;
 mod gather;
 pub mod methods;
 pub mod output;
+mod paper;
 pub mod plan;
 pub mod recipe;
 pub mod sparsifiers;

@@ -20,7 +20,7 @@ pub fn run(arguments: &Dare, messages: &Messages) -> Result<()> {
         recipe = parse(Arc::new(Document::new("deltaic dare", with_seed(&recipe.document.text, seed), ".")), UnknownPolicy::Strict)?.0;
     }
     let options = PlanOptions { shard_bytes: arguments.out_shard_size, ..PlanOptions::default() };
-    let plan = super::merge::resolve(recipe, options, messages)?;
+    let plan = crate::reading::resolve(recipe, options, messages)?;
     output::check_out(&plan, &arguments.out, arguments.running.force)?;
     super::merge::write(&plan, &arguments.out, &arguments.running, messages)
 }

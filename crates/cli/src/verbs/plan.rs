@@ -8,7 +8,7 @@ use crate::messages::{Messages, print};
 use crate::{arguments, tables};
 
 pub fn run(arguments: &arguments::Plan, messages: &Messages) -> Result<()> {
-    let plan = super::merge::read_plan(&arguments.recipe, &arguments.reading, messages)?;
+    let plan = crate::reading::read_plan(&arguments.recipe, &arguments.reading, messages)?;
     print(&shown(&plan, arguments.json));
     Ok(())
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, RwLock};
 
 use deltaic_checkpoint::{Error, Result, TensorSource};
-use deltaic_kernels::{Kernels, REDUCTION_BLOCK};
+use deltaic_kernels::Kernels;
 
 use self::tally::Store;
 use self::worker::{Range, Stages, Worker, rows_unit};
@@ -49,11 +49,6 @@ pub(crate) struct Control<'a> {
     pub progress: &'a (dyn Fn(Progress) + Sync),
 }
 
-/// Number of elements of a window, where the memory allows it.
-const WINDOW: usize = 1 << 20;
-/// All windows of all workers together stay under this.
-const WINDOW_MEMORY: usize = 128 << 20;
-
 /// Runs the plan. Returns how many elements of each tensor are NaN or infinite.
 pub(crate) fn run(plan: &Plan, sink: &dyn Sink, control: &Control<'_>) -> Result<Vec<u64>> {
     let sources: Vec<&dyn TensorSource> = plan.sources.iter().map(|source| &*source.tensors).collect();
@@ -62,7 +57,7 @@ pub(crate) fn run(plan: &Plan, sink: &dyn Sink, control: &Control<'_>) -> Result
         sources: &sources,
         sink,
         control,
-        window: window_elements(plan, control.threads),
+        window: plan.window_elements(control.threads),
         tensors: plan.tensors.iter().map(TensorRun::new).collect(),
         bytes_read: AtomicU64::new(0),
         bytes_written: AtomicU64::new(0),
@@ -86,19 +81,6 @@ pub(crate) fn run(plan: &Plan, sink: &dyn Sink, control: &Control<'_>) -> Result
     }
     run.drive(&Goal::Write)?;
     Ok(run.tensors.iter().map(|tensor| tensor.non_finite.load(Ordering::Relaxed)).collect())
-}
-
-/// Elements of a window: such that all workers' windows of all inputs and the output fit into the memory set aside for them.
-fn window_elements(plan: &Plan, threads: usize) -> usize {
-    let bytes = plan.tensors.iter().map(TensorPlan::bytes_per_element).max().unwrap_or(4).max(1);
-    let fitting = WINDOW_MEMORY / (bytes * threads.max(1));
-    (fitting / REDUCTION_BLOCK * REDUCTION_BLOCK).clamp(REDUCTION_BLOCK, WINDOW)
-}
-
-/// Bytes that the windows of all workers take at the most.
-pub(crate) fn window_memory(plan: &Plan, threads: usize) -> u64 {
-    let bytes = plan.tensors.iter().map(TensorPlan::bytes_per_element).max().unwrap_or(0);
-    (window_elements(plan, threads) * bytes * threads) as u64
 }
 
 /// What a drive over all tensors is for.

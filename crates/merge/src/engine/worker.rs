@@ -4,9 +4,9 @@ use deltaic_checkpoint::{DType, Result, TensorSource, Window};
 use deltaic_kernels::Kernels;
 
 use super::tally::Part;
-use crate::gather::{BLOCK, Tally};
-use crate::methods::{Block, ModelWide, Operands, TensorMerge};
-use crate::plan::{Action, InputPlan, Of, Reads, SourceTensor, TensorPlan};
+use crate::gather::{BLOCK, Operands, Tally, Wanted};
+use crate::methods::{Block, ModelWide, TensorMerge};
+use crate::plan::{Action, InputPlan, Reads, SourceTensor, TensorPlan};
 use crate::sparsifiers::Sparsifier;
 
 /// A run of elements of one tensor.
@@ -173,7 +173,7 @@ impl<'a> Worker<'a> {
         stages: &Stages,
         range: Range,
         operands: Operands,
-        wanted: Option<crate::gather::Wanted>,
+        wanted: Option<Wanted>,
         gather: impl Fn(Kernels, &Block<'_>, Tally<'_>),
     ) -> Result<()> {
         self.read_inputs(plan, range, |_| true)?;
@@ -187,7 +187,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    fn begin(&mut self, wanted: impl Iterator<Item = Option<crate::gather::Wanted>>, range: Range) {
+    fn begin(&mut self, wanted: impl Iterator<Item = Option<Wanted>>, range: Range) {
         for (i, wanted) in wanted.enumerate() {
             if self.parts.len() == i {
                 self.parts.push(Part::new());
@@ -242,7 +242,7 @@ impl<'a> Worker<'a> {
 }
 
 /// Turns a block of weights into deltas, or the other way.
-fn turn(kernels: Kernels, block: &mut [f32], base: &[f32], is: &mut Operands, into: Of) {
+fn turn(kernels: Kernels, block: &mut [f32], base: &[f32], is: &mut Operands, into: Operands) {
     match (*is, into) {
         (Operands::Weights, Operands::Deltas) => kernels.subtract(block, base),
         (Operands::Deltas, Operands::Weights) => kernels.add(block, base),

@@ -4,7 +4,7 @@ use deltaic_checkpoint::Result;
 
 use super::task_vectors::{self, Consensus};
 use super::{Base, Default, Definition, Method, Paper, Parameter, Prepared, Preset, Setup, parameters};
-use crate::recipe::Rescale;
+use crate::sparsifiers::Rescale;
 use crate::sparsifiers::dare;
 
 pub(super) struct DareTies;

@@ -1,5 +1,7 @@
 //! What a method says about itself, as data: it feeds the recipe's parser, the checks, `deltaic methods` and the documentation.
 
+use crate::paper::Paper;
+
 /// Where two tools give one name two meanings, the preset decides which is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Preset {
@@ -7,15 +9,6 @@ pub enum Preset {
     Mergekit,
     /// The meaning in the authors' program (Yu et al. 2024).
     Paper,
-}
-
-/// A paper that describes a method.
-#[derive(Debug, Clone, Copy)]
-pub struct Paper {
-    /// Its title.
-    pub title: &'static str,
-    /// arXiv number, such as `2311.03099`; empty for older ones.
-    pub arxiv: &'static str,
 }
 
 /// The type and range of a parameter.
@@ -104,11 +97,4 @@ pub struct Definition {
     pub parameters: &'static [Parameter],
     /// A recipe that runs, for `deltaic methods NAME`.
     pub example: &'static str,
-}
-
-impl Paper {
-    /// Title with its address on arXiv, where it has one, in Markdown.
-    pub fn citation(&self) -> String {
-        if self.arxiv.is_empty() { self.title.to_owned() } else { format!("[{}](https://arxiv.org/abs/{})", self.title, self.arxiv) }
-    }
 }

@@ -17,10 +17,12 @@ mod weighted_sum;
 use deltaic_checkpoint::Result;
 use deltaic_kernels::Kernels;
 
-pub use definition::{Base, Default, Definition, Kind, Paper, Parameter, Preset, Scope};
+pub use definition::{Base, Default, Definition, Kind, Parameter, Preset, Scope};
 
-use crate::gather::{Gathered, Tally, Wanted};
-use crate::sparsifiers::Sparsifier;
+pub use crate::paper::Paper;
+
+use crate::gather::{Gathered, Operands, Tally, Wanted};
+use crate::sparsifiers::{Given, Sparsifier};
 
 /// The registry: every method, in the order in which `deltaic methods` shows them.
 static METHODS: &[&dyn Method] = &[
@@ -123,17 +125,6 @@ impl Values {
     }
 }
 
-/// What the recipe's sparsifier makes of an input before the method sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Given {
-    /// The model as it is.
-    AsIs,
-    /// Some of it is dropped.
-    Sparsified,
-    /// All of its delta is dropped: it equals the base.
-    ZeroDelta,
-}
-
 /// One input of a tensor's merge.
 #[derive(Debug, Clone)]
 pub struct Input {
@@ -173,15 +164,6 @@ pub(crate) enum Prepared {
         /// What is done with them.
         merge: Box<dyn TensorMerge>,
     },
-}
-
-/// What a method wants its inputs to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Operands {
-    /// Fine-tuned weights.
-    Weights,
-    /// Fine-tuned minus base.
-    Deltas,
 }
 
 /// A run of elements of one tensor in f32, the same run of each input.

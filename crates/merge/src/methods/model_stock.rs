@@ -3,7 +3,8 @@
 use deltaic_checkpoint::Result;
 use deltaic_kernels::{Kernels, LaneSums, REDUCTION_BLOCK, ordered_sum};
 
-use super::{Base, Block, Default, Definition, Kind, Method, Operands, Paper, Parameter, Prepared, Preset, Scope, Setup, TensorMerge};
+use super::{Base, Block, Default, Definition, Kind, Method, Paper, Parameter, Prepared, Preset, Scope, Setup, TensorMerge};
+use crate::gather::Operands;
 use crate::gather::{Gathered, Tally, Wanted};
 
 pub(super) struct ModelStock;

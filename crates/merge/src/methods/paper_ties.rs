@@ -5,9 +5,9 @@ use deltaic_checkpoint::{Error, Result};
 use deltaic_kernels::{ElectedSigns, Kernels, Ties as TiesAtTheCut, rank_in};
 
 use super::{
-    Base, Block, Default, Definition, Kind, Method, ModelWide, Operands, Paper, Parameter, Prepared, Preset, Scope, Setup, TensorMerge,
-    parameters,
+    Base, Block, Default, Definition, Kind, Method, ModelWide, Paper, Parameter, Prepared, Preset, Scope, Setup, TensorMerge, parameters,
 };
+use crate::gather::Operands;
 use crate::gather::{Gathered, Tally, Wanted, histogram};
 
 pub(super) struct PaperTies;

@@ -3,7 +3,9 @@
 use deltaic_checkpoint::Result;
 use deltaic_kernels::Kernels;
 
-use super::{Base, Block, Default, Definition, Given, Kind, Method, Operands, Parameter, Prepared, Preset, Scope, Setup, TensorMerge};
+use super::{Base, Block, Default, Definition, Kind, Method, Parameter, Prepared, Preset, Scope, Setup, TensorMerge};
+use crate::gather::Operands;
+use crate::sparsifiers::Given;
 
 pub(super) struct Passthrough;
 

@@ -3,10 +3,10 @@
 use deltaic_checkpoint::Result;
 use deltaic_kernels::Kernels;
 
-use super::{
-    Base, Block, Default, Definition, Given, Kind, Method, Operands, Paper, Parameter, Prepared, Preset, Scope, Setup, TensorMerge,
-};
+use super::{Base, Block, Default, Definition, Kind, Method, Paper, Parameter, Prepared, Preset, Scope, Setup, TensorMerge};
+use crate::gather::Operands;
 use crate::gather::{Gathered, Tally, Wanted};
+use crate::sparsifiers::Given;
 
 pub(super) struct Slerp;
 

@@ -3,7 +3,9 @@
 
 use deltaic_kernels::Kernels;
 
-use super::{Block, Given, Input, Operands, Prepared, Setup, TensorMerge};
+use super::{Block, Input, Prepared, Setup, TensorMerge};
+use crate::gather::Operands;
+use crate::sparsifiers::Given;
 use crate::sparsifiers::Sparsifier;
 
 /// How the weighted deltas become one.

@@ -3,7 +3,9 @@
 use deltaic_checkpoint::{Error, Result};
 use deltaic_kernels::Kernels;
 
-use super::{Block, Given, Operands, Prepared, Setup, TensorMerge};
+use super::{Block, Prepared, Setup, TensorMerge};
+use crate::gather::Operands;
+use crate::sparsifiers::Given;
 
 /// `sum(w_i W_i)`, divided by `sum(w_i)` where normalised. Inputs of weight 0 are left out; a sole input of factor 1 is a copy.
 pub(super) fn prepare(setup: &Setup, normalize: bool) -> Result<Prepared> {

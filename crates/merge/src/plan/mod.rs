@@ -13,15 +13,21 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use deltaic_checkpoint::{Config, DType, Result, ShardLayout};
+use deltaic_kernels::REDUCTION_BLOCK;
 use sha2::{Digest, Sha256};
 
 pub use masks::MaskId;
 pub use sources::Source;
 
-pub(crate) use crate::methods::Operands as Of;
+use crate::gather::Operands;
 use crate::methods::{ModelWide, TensorMerge};
 use crate::recipe::Recipe;
 use crate::sparsifiers::Sparsifier;
+
+/// Number of elements of a window, where the memory allows it.
+const WINDOW: usize = 1 << 20;
+/// All windows of all workers together stay under this.
+const WINDOW_MEMORY: usize = 128 << 20;
 
 /// Decisions that a recipe does not hold.
 #[derive(Debug, Clone)]
@@ -71,7 +77,7 @@ pub(crate) enum Reads {
 /// A sparsifier before the method.
 pub(crate) struct SparsifierPlan {
     /// What it drops elements of.
-    pub of: Of,
+    pub of: Operands,
     /// The sparsifier with nothing gathered yet.
     pub sparsifier: Box<dyn Sparsifier>,
 }
@@ -126,11 +132,6 @@ impl TensorPlan {
     /// Whether it is copied.
     pub fn is_copy(&self) -> bool {
         matches!(self.action, Action::Copy(_))
-    }
-
-    /// Bytes in memory for one element: of every source, and of the output.
-    pub(crate) fn bytes_per_element(&self) -> usize {
-        self.window_bytes + self.dtype.size()
     }
 
     /// Greatest number of reads of its sources, the model-wide ones not counted.
@@ -273,8 +274,18 @@ impl Plan {
             bytes_read: self.tensors.iter().map(bytes).sum(),
             reads: self.tensors.iter().map(reads).max().unwrap_or(1),
             threads,
-            window_memory: crate::engine::window_memory(self, threads),
+            window_memory: (self.window_elements(threads) * self.window_bytes_per_element() * threads) as u64,
         }
+    }
+
+    fn window_bytes_per_element(&self) -> usize {
+        self.tensors.iter().map(|tensor| tensor.window_bytes + tensor.dtype.size()).max().unwrap_or(1)
+    }
+
+    /// Elements of a window: such that all workers' windows of all inputs and the output fit into the memory set aside for them.
+    pub(crate) fn window_elements(&self, threads: usize) -> usize {
+        let fitting = WINDOW_MEMORY / (self.window_bytes_per_element() * threads.max(1));
+        (fitting / REDUCTION_BLOCK * REDUCTION_BLOCK).clamp(REDUCTION_BLOCK, WINDOW)
     }
 
     /// Counts of tensors by what is done for them: copied, merged.

@@ -5,10 +5,11 @@ use deltaic_checkpoint::{DType, Error, Result, TensorInfo, Window};
 use super::masks::{self, Drawn};
 use super::parameters::{self, Places};
 use super::slots::{SliceOf, SliceSource, Slot, Slots};
-use super::{Action, InputPlan, Of, Reads, Source, SourceTensor, SparsifierPlan, TensorPlan};
-use crate::methods::{Base, Given, Input, Method, ModelWide, Operands, Prepared, Setup, implementation};
-use crate::recipe::{self, Recipe};
-use crate::sparsifiers::{self, Sparsifier};
+use super::{Action, InputPlan, Reads, Source, SourceTensor, SparsifierPlan, TensorPlan};
+use crate::gather::Operands;
+use crate::methods::{Base, Input, Method, ModelWide, Prepared, Setup, implementation};
+use crate::recipe::Recipe;
+use crate::sparsifiers::{self, Given, Sparsifier};
 
 /// All tensors, and what was found on the way.
 pub(super) struct Planned {
@@ -156,13 +157,14 @@ impl<'a> Planner<'a> {
             }
             if let Some(sparsifier) = own {
                 self.draw(&*sparsifier, inputs[i], true);
-                sparsifiers.push(SparsifierPlan { of: Of::Deltas, sparsifier });
+                sparsifiers.push(SparsifierPlan { of: Operands::Deltas, sparsifier });
             }
             let is_base = inputs[i].of.is_base || setup.inputs[i].given == Given::ZeroDelta;
             let reads = if is_base && base.is_some() { Reads::Base } else { Reads::Own(inputs[i].tensor.clone()) };
             plans.push(InputPlan { reads, sparsifiers });
         }
-        let of_deltas = |input: &InputPlan| input.reads == Reads::Base || input.sparsifiers.iter().any(|stage| stage.of == Of::Deltas);
+        let of_deltas =
+            |input: &InputPlan| input.reads == Reads::Base || input.sparsifiers.iter().any(|stage| stage.of == Operands::Deltas);
         let needs_base = merge.operands() == Operands::Deltas || plans.iter().any(of_deltas);
         let base = match base {
             _ if !needs_base => None,
@@ -184,11 +186,7 @@ impl<'a> Planner<'a> {
         let mask = masks::of(self.recipe, entry, self.seed).sparsifier;
         let sparsifier = sparsifiers::prepare(sparsify, setup.elements, mask.key(&input.mask_name));
         self.draw(&*sparsifier, input, false);
-        let of = match sparsify.of {
-            recipe::Of::Delta => Of::Deltas,
-            recipe::Of::Weights => Of::Weights,
-        };
-        Some(SparsifierPlan { of, sparsifier })
+        Some(SparsifierPlan { of: sparsify.of, sparsifier })
     }
 
     /// Notes that a mask is drawn, where it is.

@@ -6,7 +6,8 @@ use deltaic_checkpoint::Result;
 
 use super::node::Node;
 use super::unknown::Context;
-use super::{Entry, Layout, Of, OwnSparsify, Parameters, Recipe, Slice, Span};
+use super::{Entry, Layout, OwnSparsify, Parameters, Recipe, Slice, Span};
+use crate::gather::Operands;
 use crate::methods::{Base, Default, Definition, Parameter, Scope};
 use crate::sparsifiers;
 
@@ -90,7 +91,7 @@ pub(super) fn arity(method: &Definition) -> String {
 /// A sparsifier of deltas needs a base, whatever the method needs.
 fn sparsified(context: &Context<'_>, recipe: &Recipe, root: &Node) -> Result<()> {
     for (slice, entry) in recipe.entries() {
-        let Some(sparsify) = recipe.sparsify_of(entry).filter(|sparsify| sparsify.of == Of::Delta) else { continue };
+        let Some(sparsify) = recipe.sparsify_of(entry).filter(|sparsify| sparsify.of == Operands::Deltas) else { continue };
         if recipe.base_of(slice).is_none() {
             let span = match entry.sparsify {
                 OwnSparsify::Own(_) => entry.model.span,

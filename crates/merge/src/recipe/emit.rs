@@ -5,8 +5,10 @@ use std::fmt::Write;
 use deltaic_checkpoint::ModelReference;
 
 use super::check::{SPELLINGS, blocks, first_without};
-use super::{Entry, Layout, Of, OwnSparsify, Parameters, Recipe, Rescale, Scalar, Setting, Sparsify, TokenizerSource, own};
+use super::{Entry, Layout, OwnSparsify, Parameters, Recipe, Scalar, Setting, TokenizerSource, own};
+use crate::gather::Operands;
 use crate::methods::{Default, Preset};
+use crate::sparsifiers::{Rescale, Sparsify};
 
 impl Recipe {
     /// The recipe as YAML that reads again as the same recipe, with every default filled in: preset, sparsifiers, and the method's
@@ -168,8 +170,8 @@ fn sparsify(sparsify: &Sparsify) -> String {
         Rescale::None => "none",
     };
     let of = match sparsify.of {
-        Of::Delta => "delta",
-        Of::Weights => "weights",
+        Operands::Deltas => "delta",
+        Operands::Weights => "weights",
     };
     let seed = sparsify.seed.map_or(String::new(), |seed| format!(", seed: {seed}"));
     format!("{{kind: {}, drop_rate: {}, rescale: {rescale}, of: {of}{seed}}}", text(&sparsify.kind), number(sparsify.drop_rate))

@@ -31,6 +31,7 @@ pub use parse::parse;
 pub use unknown::{UnknownPolicy, Warning};
 
 use crate::methods::{Definition, Preset};
+use crate::sparsifiers::Sparsify;
 
 /// A place in the document, for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,41 +78,6 @@ pub enum Setting {
 
 /// Parameters of one block, in the order written.
 pub type Parameters = Vec<(String, Spanned<Setting>)>;
-
-/// Which random or magnitude-ranked drop stands before the method.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sparsify {
-    /// `dare`, `magnitude`: a name in the registry of sparsifiers.
-    pub kind: String,
-    /// Share of elements dropped, 0 ..= 1.
-    pub drop_rate: f64,
-    /// How what is kept is rescaled.
-    pub rescale: Rescale,
-    /// What is dropped: the delta, or the fine-tuned weights.
-    pub of: Of,
-    /// The mask's own seed, for a second mask of the same model (deltaic's addition to the design).
-    pub seed: Option<u64>,
-}
-
-/// How the elements that are kept are rescaled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rescale {
-    /// By 1/(1-p) (DARE).
-    Inverse,
-    /// By the ratio of the tensor's l1 norms before and after (mergekit).
-    L1,
-    /// Not at all (DropOnly).
-    None,
-}
-
-/// What a sparsifier drops elements of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Of {
-    /// The delta.
-    Delta,
-    /// The fine-tuned weights themselves (the paper's comparison).
-    Weights,
-}
 
 /// The sparsifier of one model.
 #[derive(Debug, Clone, PartialEq)]

@@ -5,8 +5,10 @@ use deltaic_checkpoint::{DType, Result};
 use super::document::escaped;
 use super::node::Node;
 use super::unknown::{Context, Fields, nearest};
-use super::{Of, Rescale, Scalar, Spanned, Sparsify, scalar};
+use super::{Scalar, Spanned, scalar};
+use crate::gather::Operands;
 use crate::sparsifiers;
+use crate::sparsifiers::{Rescale, Sparsify};
 
 /// Greatest size of a compiled pattern of `exclude`, in bytes.
 const MAX_PATTERN: usize = 1 << 20;
@@ -37,8 +39,8 @@ pub(super) fn sparsify(context: &Context<'_>, node: &Node) -> Result<Option<Spar
         _ => Rescale::None,
     };
     let of = match choice(context, &fields, "of", &["delta", "weights"])? {
-        Some("weights") => Of::Weights,
-        _ => Of::Delta,
+        Some("weights") => Operands::Weights,
+        _ => Operands::Deltas,
     };
     let drop_rate = drop_rate(context, node, &fields)?;
     Ok(Some(Sparsify { kind: definition.name.to_owned(), drop_rate, rescale, of, seed: seed(context, &fields)? }))

@@ -4,8 +4,8 @@ use deltaic_kernels::{Kernels, MaskKey, threshold};
 
 use super::{Definition, Sparsifier, l1_factor};
 use crate::gather::{Gathered, Tally, Wanted};
-use crate::methods::Paper;
-use crate::recipe::{Rescale, Sparsify};
+use crate::paper::Paper;
+use crate::sparsifiers::{Rescale, Sparsify};
 
 pub(super) static DEFINITION: Definition = Definition {
     name: "dare",

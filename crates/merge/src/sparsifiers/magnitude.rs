@@ -4,7 +4,7 @@ use deltaic_kernels::{HIGH_BINS, Kernels, LOW_BINS, MaskKey, Ties, rank_in};
 
 use super::{Definition, Sparsifier, l1_factor};
 use crate::gather::{BLOCK, Gathered, Tally, Wanted, histogram};
-use crate::recipe::{Rescale, Sparsify};
+use crate::sparsifiers::{Rescale, Sparsify};
 
 pub(super) static DEFINITION: Definition = Definition {
     name: "magnitude",

@@ -5,15 +5,52 @@ pub(crate) mod magnitude;
 
 use deltaic_kernels::{Kernels, MaskKey};
 
+pub use crate::gather::Operands;
 use crate::gather::{Gathered, Tally, Wanted};
-use crate::methods::{Given, Paper};
-use crate::recipe::{Of, Sparsify};
+use crate::paper::Paper;
+
+/// Which random or magnitude-ranked drop stands before the method.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sparsify {
+    /// `dare`, `magnitude`: a name in the registry of sparsifiers.
+    pub kind: String,
+    /// Share of elements dropped, 0 ..= 1.
+    pub drop_rate: f64,
+    /// How what is kept is rescaled.
+    pub rescale: Rescale,
+    /// What is dropped: the delta, or the fine-tuned weights.
+    pub of: Operands,
+    /// The mask's own seed, for a second mask of the same model (deltaic's addition to the design).
+    pub seed: Option<u64>,
+}
+
+/// How the elements that are kept are rescaled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rescale {
+    /// By 1/(1-p) (DARE).
+    Inverse,
+    /// By the ratio of the tensor's l1 norms before and after (mergekit).
+    L1,
+    /// Not at all (DropOnly).
+    None,
+}
 
 /// The registry.
 static SPARSIFIERS: &[&Definition] = &[&dare::DEFINITION, &magnitude::DEFINITION];
 
 /// Kinds that recipes may name and that are not built yet.
 pub const NOT_YET: &[&str] = &["della", "della_magprune", "magnitude_outliers"];
+
+/// What the recipe's sparsifier makes of an input before the method sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Given {
+    /// The model as it is.
+    AsIs,
+    /// Some of it is dropped.
+    Sparsified,
+    /// All of its delta is dropped: it equals the base.
+    ZeroDelta,
+}
 
 /// What a sparsifier says about itself.
 #[derive(Debug)]
@@ -45,7 +82,7 @@ pub fn find(kind: &str) -> Option<&'static Definition> {
 pub(crate) fn given(sparsify: &Sparsify) -> Given {
     match sparsify.of {
         _ if sparsify.drop_rate == 0.0 => Given::AsIs,
-        Of::Delta if sparsify.drop_rate == 1.0 => Given::ZeroDelta,
+        Operands::Deltas if sparsify.drop_rate == 1.0 => Given::ZeroDelta,
         _ => Given::Sparsified,
     }
 }
