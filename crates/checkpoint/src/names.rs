@@ -1,4 +1,4 @@
-//! One name for each tensor of several models: DESIGN §7 "Canonical name".
+//! One name for each tensor of several models, its canonical name.
 
 use std::collections::{BTreeMap, BTreeSet};
 

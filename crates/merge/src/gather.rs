@@ -84,3 +84,8 @@ impl Gathered {
 pub fn histogram<const BINS: usize>(counts: &mut [u64]) -> &mut [u64; BINS] {
     counts.try_into().expect("as many counters as were asked for")
 }
+
+/// The bin of a histogram in which the element of that rank (from 0, ascending) lies, and its rank among the elements of the bin.
+pub fn bin_of(histogram: &[u64], rank: u64) -> (usize, u64) {
+    deltaic_kernels::rank_in(histogram, rank).expect("ranks are below the number of elements counted")
+}

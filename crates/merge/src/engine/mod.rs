@@ -259,7 +259,7 @@ impl Run<'_> {
             wanted.into_iter().map(|wanted| Store::new(wanted, elements)).collect();
         let whole_rows = pass == Pass::Write && stages.merge.as_ref().is_some_and(|merge| merge.whole_rows());
         let step = match &plan.action {
-            Action::Merge { row, .. } if whole_rows => self.window.next_multiple_of(rows_unit(*row)),
+            Action::Merge { row, inputs, .. } if whole_rows => self.window.next_multiple_of(rows_unit(*row, inputs)),
             _ => self.window,
         };
         let windows: Vec<_> =

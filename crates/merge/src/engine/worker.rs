@@ -200,11 +200,11 @@ impl<'a> Worker<'a> {
     pub fn map(&mut self, plan: &TensorPlan, stages: &Stages, range: Range) -> Result<(&[u8], u64)> {
         match (&plan.action, &stages.merge) {
             (Action::Copy(tensor), _) => self.copy(plan, tensor, range),
-            (Action::Merge { row, .. }, Some(merge)) => {
+            (Action::Merge { row, inputs, .. }, Some(merge)) => {
                 self.read_inputs(plan, range, |_| true)?;
                 let kernels = self.kernels;
                 let format = plan.dtype.float_format().expect("only floating tensors are merged");
-                let unit = if merge.whole_rows() { rows_unit(*row).min(range.count) } else { BLOCK };
+                let unit = if merge.whole_rows() { rows_unit(*row, inputs).min(range.count) } else { BLOCK };
                 self.bytes.resize(range.count * format.size(), 0);
                 let mut non_finite = 0;
                 for at in blocks(range, unit) {
@@ -267,11 +267,14 @@ fn blocks(range: Range, unit: usize) -> impl Iterator<Item = At> {
     })
 }
 
-/// Least number of elements that are whole rows and whole blocks.
-pub(super) fn rows_unit(row: u64) -> usize {
+/// Number of elements of a block of whole rows. Sparsifiers are promised that a block starts at a multiple of [`BLOCK`].
+pub(super) fn rows_unit(row: u64, inputs: &[InputPlan]) -> usize {
+    if inputs.iter().all(|input| input.sparsifiers.is_empty()) {
+        return row as usize * BLOCK.div_ceil(row as usize);
+    }
     let (mut a, mut b) = (row, BLOCK as u64);
     while b > 0 {
         (a, b) = (b, a % b);
     }
-    (row / a.max(1) * BLOCK as u64) as usize
+    (row / a * BLOCK as u64) as usize
 }

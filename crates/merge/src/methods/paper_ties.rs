@@ -2,21 +2,18 @@
 //! that agree (Yadav et al. 2023; semantics as MergeLM's `ties_merging`).
 
 use deltaic_checkpoint::{Error, Result};
-use deltaic_kernels::{ElectedSigns, Kernels, Ties as TiesAtTheCut, rank_in};
+use deltaic_kernels::{ElectedSigns, Kernels, Ties as TiesAtTheCut, magnitude_of_bins};
 
 use super::{
     Base, Block, Default, Definition, Kind, Method, ModelWide, Paper, Parameter, Prepared, Preset, Scope, Setup, TensorMerge, parameters,
 };
 use crate::gather::Operands;
-use crate::gather::{Gathered, Tally, Wanted, histogram};
+use crate::gather::{Gathered, Tally, Wanted, bin_of, histogram};
 
 pub(super) struct PaperTies;
 
 const HIGH: usize = deltaic_kernels::HIGH_BINS;
 const LOW: usize = deltaic_kernels::LOW_BINS;
-
-/// Why a rank is found.
-const RANKED: &str = "ranks are below the number of elements counted";
 
 const MASK_RATE: Parameter = Parameter {
     name: "mask_rate",
@@ -165,13 +162,13 @@ impl ModelWide for TrimAndMajority {
         let counts = gathered.counts();
         self.step = match self.step {
             Step::Upper => {
-                let found = counts.chunks_exact(HIGH).map(|histogram| rank_in(histogram, self.rank - 1).expect(RANKED));
+                let found = counts.chunks_exact(HIGH).map(|histogram| bin_of(histogram, self.rank - 1));
                 self.upper = found.map(|(bin, rank)| (bin as u32, rank)).collect();
                 Step::Lower
             }
             Step::Lower => {
                 for ((counts, (upper, rank)), threshold) in counts.chunks_exact(LOW).zip(&self.upper).zip(&mut self.thresholds) {
-                    *threshold = (upper << LOW.trailing_zeros()) | rank_in(counts, *rank).expect(RANKED).0 as u32;
+                    *threshold = magnitude_of_bins(*upper as usize, bin_of(counts, *rank).0);
                 }
                 self.after_the_trim()
             }

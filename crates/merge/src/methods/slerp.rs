@@ -49,7 +49,7 @@ impl Method for Slerp {
 
     fn prepare(&self, setup: &Setup) -> Result<Prepared> {
         let t = setup.shared.number("t");
-        // A tensor that only one of the two has is that one's (semantics.md 1.4).
+        // A tensor that only one of the two has is that one's, as mergekit has it.
         let [first, ..] = &setup.inputs[..] else { return Ok(Prepared::CopyBase) };
         if setup.inputs.len() == 1 {
             return Ok(Prepared::Copy(0));

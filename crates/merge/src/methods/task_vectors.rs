@@ -3,7 +3,7 @@
 
 use deltaic_kernels::Kernels;
 
-use super::{Block, Input, Prepared, Setup, TensorMerge};
+use super::{Block, Input, Prepared, Setup, TensorMerge, weighted_sum};
 use crate::gather::Operands;
 use crate::sparsifiers::Given;
 use crate::sparsifiers::Sparsifier;
@@ -68,12 +68,7 @@ impl TensorMerge for TaskVectors {
     fn map(&self, kernels: Kernels, block: &Block<'_>, _row: usize, out: &mut [f32]) {
         match self.consensus {
             Some(normalize) => kernels.consensus_sum(block.inputs, &self.weights, normalize, out),
-            None => {
-                out.fill(0.0);
-                for (weight, delta) in self.weights.iter().zip(block.inputs) {
-                    kernels.add_scaled(out, *weight, delta);
-                }
-            }
+            None => weighted_sum::sum(kernels, &self.weights, block.inputs, out),
         }
         if let Some(divisor) = self.divisor {
             kernels.divide(out, divisor);

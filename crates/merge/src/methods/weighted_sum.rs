@@ -26,6 +26,15 @@ pub(super) fn prepare(setup: &Setup, normalize: bool) -> Result<Prepared> {
     Ok(Prepared::Merge { inputs: used.into_iter().map(|i| (i, None)).collect(), merge: Box::new(merge) })
 }
 
+/// `out = sum(w_i x_i)`, in order.
+pub(super) fn sum(kernels: Kernels, weights: &[f32], inputs: &[&[f32]], out: &mut [f32]) {
+    let Some((first, rest)) = inputs.split_first() else { return out.fill(0.0) };
+    kernels.set_scaled(out, weights[0], first);
+    for (weight, input) in weights[1..].iter().zip(rest) {
+        kernels.add_scaled(out, *weight, input);
+    }
+}
+
 #[derive(Clone)]
 struct WeightedSum {
     weights: Vec<f32>,
@@ -38,10 +47,7 @@ impl TensorMerge for WeightedSum {
     }
 
     fn map(&self, kernels: Kernels, block: &Block<'_>, _row: usize, out: &mut [f32]) {
-        out.fill(0.0);
-        for (weight, input) in self.weights.iter().zip(block.inputs) {
-            kernels.add_scaled(out, *weight, input);
-        }
+        sum(kernels, &self.weights, block.inputs, out);
         if let Some(divisor) = self.divisor {
             kernels.divide(out, divisor);
         }

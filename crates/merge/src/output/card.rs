@@ -12,7 +12,7 @@ use crate::plan::{Plan, Source};
 pub(super) fn text(plan: &Plan) -> String {
     let method = plan.recipe.method;
     let mut card = front_matter(plan);
-    let _ = writeln!(card, "\n# Merged model\n\nMade with [deltaic](https://crates.io/crates/deltaic) {}.\n", env!("CARGO_PKG_VERSION"));
+    let _ = writeln!(card, "\n# Merged model\n\nMade with deltaic {}.\n", env!("CARGO_PKG_VERSION"));
     let _ = write!(card, "**Method**: `{}`, {}", method.name, method.summary);
     if let Some(paper) = method.paper {
         let _ = write!(card, " ({})", paper.citation());

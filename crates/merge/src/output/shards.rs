@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use deltaic_checkpoint::{Context, Result, TensorPlace};
-use rustix::fs::{Advice, FallocateFlags, fadvise};
+use rustix::fs::FallocateFlags;
 
 use crate::engine::Sink;
 use crate::plan::Plan;
@@ -54,9 +54,18 @@ impl Sink for Shards {
         let place = self.places[tensor];
         let (path, file) = &self.files[place.shard];
         file.write_all_at(bytes, place.offset + offset).context("writing", path)?;
-        // Starts the write-back of this window, so that disk and processors work at the same time and the last fsync finds little to do.
-        // It is advice: where it is not taken, nothing is lost.
-        let _ = fadvise(file, place.offset + offset, std::num::NonZeroU64::new(bytes.len() as u64), Advice::DontNeed);
+        start_write_back(file, place.offset + offset, bytes.len());
         Ok(())
     }
 }
+
+/// Starts the write-back of a window, so that disk and processors work at the same time and the last fsync finds little to do. It is
+/// advice: where it is not taken, nothing is lost.
+#[cfg(target_os = "linux")]
+fn start_write_back(file: &File, offset: u64, bytes: usize) {
+    let _ = rustix::fs::fadvise(file, offset, std::num::NonZeroU64::new(bytes as u64), rustix::fs::Advice::DontNeed);
+}
+
+/// Other systems write back by themselves.
+#[cfg(not(target_os = "linux"))]
+fn start_write_back(_file: &File, _offset: u64, _bytes: usize) {}

@@ -9,7 +9,6 @@ mod sources;
 mod tensors;
 mod tokenizer;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use deltaic_checkpoint::{Config, DType, Result, ShardLayout};
@@ -175,7 +174,7 @@ pub struct Plan {
     pub layout: ShardLayout,
     /// The output's config.json.
     pub config: Config,
-    /// Whose tokenizer and chat template the output gets, and whose generation config and code.
+    /// Whose tokenizer and chat templates the output gets.
     pub tokenizer_from: Option<usize>,
     /// Whose generation config and other side files the output gets.
     pub side_files_from: usize,
@@ -241,7 +240,7 @@ impl Plan {
 
     /// Whether masks are drawn from the recipe's seed, so that it matters.
     pub fn draws_from_the_recipes_seed(&self) -> bool {
-        self.drawn.iter().any(|id| !id.is_own())
+        self.drawn.iter().any(|id| !id.is_own() && id.seed == self.seed)
     }
 
     /// The resolved recipe, with every default filled in and sources by the names that `spelled` gives.
@@ -292,10 +291,5 @@ impl Plan {
     pub fn counts(&self) -> (usize, usize) {
         let copies = self.tensors.iter().filter(|tensor| tensor.is_copy()).count();
         (copies, self.tensors.len() - copies)
-    }
-
-    /// Names, dtypes and shapes of the output's tensors by name.
-    pub fn shapes(&self) -> BTreeMap<&str, (DType, &[u64])> {
-        self.tensors.iter().map(|tensor| (tensor.name.as_str(), (tensor.dtype, &tensor.shape[..]))).collect()
     }
 }

@@ -36,14 +36,8 @@ struct Dare {
 
 impl Dare {
     fn new(drop_rate: f64, rescale: Rescale, mask: MaskKey) -> Self {
-        let factor = match rescale {
-            // At 1 nothing is kept that could be rescaled.
-            Rescale::Inverse if drop_rate < 1.0 => Some((1.0 / (1.0 - drop_rate)) as f32),
-            Rescale::Inverse | Rescale::None => Some(1.0),
-            Rescale::L1 => None,
-        };
         let threshold = threshold(drop_rate).expect("drop rates were checked to lie within 0 ..= 1");
-        Self { mask, threshold, factor, l1: rescale == Rescale::L1 }
+        Self { mask, threshold, factor: rescale.factor(drop_rate), l1: rescale == Rescale::L1 }
     }
 }
 

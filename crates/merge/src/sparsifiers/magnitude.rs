@@ -1,10 +1,10 @@
 //! `magnitude`: drops the smallest elements of each tensor. The cut is exact: a histogram of the upper 16 magnitude bits, one refinement.
 
-use deltaic_kernels::{HIGH_BINS, Kernels, LOW_BINS, MaskKey, Ties, rank_in};
+use deltaic_kernels::{HIGH_BINS, Kernels, LOW_BINS, MaskKey, Ties, magnitude_of_bins};
 
 use super::{Definition, Sparsifier, l1_factor};
-use crate::gather::{BLOCK, Gathered, Tally, Wanted, histogram};
-use crate::sparsifiers::{Rescale, Sparsify};
+use crate::gather::{BLOCK, Gathered, Tally, Wanted, bin_of, histogram};
+use crate::sparsifiers::Sparsify;
 
 pub(super) static DEFINITION: Definition = Definition {
     name: "magnitude",
@@ -18,11 +18,7 @@ pub(super) static DEFINITION: Definition = Definition {
 /// The paper's baseline: everything up to and with the trunc(n p)-th smallest magnitude is dropped, ties too.
 fn prepare(sparsify: &Sparsify, elements: u64) -> Box<dyn Sparsifier> {
     let rank = (elements as f64 * sparsify.drop_rate) as u64;
-    let factor = match sparsify.rescale {
-        Rescale::Inverse if sparsify.drop_rate < 1.0 => Some((1.0 / (1.0 - sparsify.drop_rate)) as f32),
-        Rescale::Inverse | Rescale::None => Some(1.0),
-        Rescale::L1 => None,
-    };
+    let factor = sparsify.rescale.factor(sparsify.drop_rate);
     Box::new(Magnitude::new(if rank == 0 { Cut::Nothing } else { Cut::DropUpTo(rank) }, factor))
 }
 
@@ -35,9 +31,6 @@ pub(crate) fn keep_largest(density: f64, elements: u64, rescale: bool) -> Option
     let factor = if rescale { None } else { Some(1.0) };
     Some(Box::new(Magnitude::new(Cut::Keep { keep, of: elements }, factor)))
 }
-
-/// Why a rank is found.
-const RANKED: &str = "ranks are below the number of elements counted";
 
 /// Where the cut lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,13 +152,13 @@ impl Sparsifier for Magnitude {
         self.step = match self.step {
             Step::Upper => {
                 let rank = self.cut.rank().expect("a histogram is asked for only where there is a cut");
-                let (upper, rank) = rank_in(&gathered.counts(), rank).expect(RANKED);
+                let (upper, rank) = bin_of(&gathered.counts(), rank);
                 Step::Lower { upper: upper as u32, rank }
             }
             Step::Lower { upper, rank } => {
                 let histogram = gathered.counts();
-                let (lower, rank) = rank_in(&histogram, rank).expect(RANKED);
-                self.found((upper << LOW_BINS.trailing_zeros()) | lower as u32, rank, histogram[lower])
+                let (lower, rank) = bin_of(&histogram, rank);
+                self.found(magnitude_of_bins(upper as usize, lower), rank, histogram[lower])
             }
             Step::Ties => {
                 let counts = gathered.counts().into_iter();

@@ -52,6 +52,18 @@ pub enum Given {
     ZeroDelta,
 }
 
+impl Rescale {
+    /// What the kept elements are multiplied by; `None` where the tensor's norms have to be known first.
+    pub(crate) fn factor(self, drop_rate: f64) -> Option<f32> {
+        match self {
+            // At 1 nothing is kept that could be rescaled.
+            Rescale::Inverse if drop_rate < 1.0 => Some((1.0 / (1.0 - drop_rate)) as f32),
+            Rescale::Inverse | Rescale::None => Some(1.0),
+            Rescale::L1 => None,
+        }
+    }
+}
+
 /// What a sparsifier says about itself.
 #[derive(Debug)]
 pub struct Definition {
