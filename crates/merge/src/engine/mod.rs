@@ -188,6 +188,26 @@ struct Queue {
     failure: Option<Error>,
 }
 
+/// Keeps the first failure, and wakes everybody to see it.
+fn fail(queue: &Mutex<Queue>, changed: &Condvar, error: Error) {
+    queue.lock().unwrap_or_else(PoisonError::into_inner).failure.get_or_insert(error);
+    changed.notify_all();
+}
+
+/// Lets the other workers end when one panics, instead of waiting for its windows for ever.
+struct Alarm<'a> {
+    queue: &'a Mutex<Queue>,
+    changed: &'a Condvar,
+}
+
+impl Drop for Alarm<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            fail(self.queue, self.changed, Error::new("a worker ended early: this is a fault of deltaic, please report it"));
+        }
+    }
+}
+
 impl Run<'_> {
     /// Takes every tensor to the goal.
     fn drive(&self, goal: &Goal<'_>) -> Result<()> {
@@ -197,11 +217,11 @@ impl Run<'_> {
         std::thread::scope(|scope| {
             for _ in 0..self.control.threads.max(1) {
                 scope.spawn(|| {
+                    let _alarm = Alarm { queue: &queue, changed: &changed };
                     let mut worker = Worker::new(self.sources, self.control.kernels);
                     while let Some((tensor, range)) = self.next_window(goal, &queue, &changed) {
                         if let Err(error) = self.work(goal, &queue, &changed, &mut worker, tensor, range) {
-                            queue.lock().unwrap_or_else(PoisonError::into_inner).failure.get_or_insert(error);
-                            changed.notify_all();
+                            fail(&queue, &changed, error);
                         }
                     }
                 });
