@@ -138,6 +138,13 @@ pub struct Input {
     pub mask: deltaic_kernels::MaskKey,
 }
 
+impl Input {
+    /// Whether it is the base, or as good as it.
+    pub fn equals_base(&self) -> bool {
+        self.is_base || self.given == Given::ZeroDelta
+    }
+}
+
 /// Everything that a method knows about one tensor when it decides what to do with it.
 #[derive(Debug, Clone)]
 pub struct Setup {

@@ -3,7 +3,7 @@
 use deltaic_checkpoint::Result;
 use deltaic_kernels::{Kernels, LaneSums, REDUCTION_BLOCK, ordered_sum};
 
-use super::{Base, Block, Default, Definition, Kind, Method, Paper, Parameter, Prepared, Preset, Scope, Setup, TensorMerge};
+use super::{Base, Block, Default, Definition, Input, Kind, Method, Paper, Parameter, Prepared, Preset, Scope, Setup, TensorMerge};
 use crate::gather::Operands;
 use crate::gather::{Gathered, Tally, Wanted};
 
@@ -47,7 +47,7 @@ impl Method for ModelStock {
 
     fn prepare(&self, setup: &Setup) -> Result<Prepared> {
         let count = setup.inputs.len();
-        if count < 2 {
+        if count < 2 || setup.inputs.iter().all(Input::equals_base) {
             return Ok(Prepared::CopyBase);
         }
         let merge: Box<dyn TensorMerge> =

@@ -44,6 +44,9 @@ impl Method for Passthrough {
         if scale == 1.0 && input.given == Given::AsIs {
             return Ok(Prepared::Copy(0));
         }
+        if scale == 1.0 && input.equals_base() {
+            return Ok(Prepared::CopyBase);
+        }
         Ok(Prepared::Merge { inputs: vec![(0, None)], merge: Box::new(Scaled { scale: scale as f32 }) })
     }
 }

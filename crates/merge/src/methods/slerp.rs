@@ -55,7 +55,7 @@ impl Method for Slerp {
             return Ok(Prepared::Copy(0));
         }
         let (base, other) = if first.is_base { (0, 1) } else { (1, 0) };
-        if t == 0.0 {
+        if t == 0.0 || setup.inputs[other].given == Given::ZeroDelta {
             return Ok(Prepared::Copy(base));
         }
         if t == 1.0 && setup.inputs[other].given == Given::AsIs {

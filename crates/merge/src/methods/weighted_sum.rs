@@ -16,6 +16,9 @@ pub(super) fn prepare(setup: &Setup, normalize: bool) -> Result<Prepared> {
             .help("give weights that do not cancel, or `normalize: false` where the method has it"));
     }
     let used: Vec<usize> = (0..weights.len()).filter(|&i| weights[i] != 0.0).collect();
+    if used.iter().all(|&i| setup.inputs[i].equals_base()) && !used.is_empty() && (normalize || sum == 1.0) {
+        return Ok(Prepared::CopyBase);
+    }
     if let [only] = used[..]
         && (normalize || weights[only] == 1.0)
         && setup.inputs[only].given == Given::AsIs

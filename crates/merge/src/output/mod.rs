@@ -76,13 +76,16 @@ pub fn merge(plan: &Plan, out: &Path, options: &MergeOptions, cancel: &AtomicBoo
 /// # Errors
 /// `out` is a file, a folder with something in it (unless `force`), or one of the sources.
 pub fn check_out(plan: &Plan, out: &Path, force: bool) -> Result<()> {
-    let Ok(real) = out.canonicalize() else { return Ok(()) };
+    let real = real_place(out)?;
     for located in plan.sources.iter().flat_map(|source| std::iter::once(&source.model).chain(&source.adapter)) {
         let source = located.path.canonicalize().unwrap_or_else(|_| located.path.clone());
         if source.starts_with(&real) || real.starts_with(&source) {
             return Err(Error::new(format!("{}: this is where a source of the merge lies ({})", out.display(), located.path.display()))
                 .help("choose another folder for the output: sources are never overwritten, not even with --force"));
         }
+    }
+    if !real.exists() {
+        return Ok(());
     }
     if !real.is_dir() {
         return Err(Error::new(format!("{}: a file, not a folder", out.display())).help("choose a folder for the output"));
@@ -94,6 +97,14 @@ pub fn check_out(plan: &Plan, out: &Path, force: bool) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Where a path leads, links resolved as far as it exists.
+fn real_place(path: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(path).context("resolving the path", path)?;
+    let existing = absolute.ancestors().find_map(|ancestor| Some((ancestor.canonicalize().ok()?, absolute.strip_prefix(ancestor).ok()?)));
+    // Components, not `join`: an empty rest would leave a separator behind.
+    Ok(existing.map_or_else(|| absolute.clone(), |(real, rest)| real.components().chain(rest.components()).collect()))
 }
 
 /// config.json, tokenizer, other side files, recipe, provenance and card.
