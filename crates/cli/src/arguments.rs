@@ -101,6 +101,16 @@ pub struct MergekitFlags {
     #[arg(long, hide = true)]
     gpu_rich: bool,
     #[arg(long, hide = true)]
+    no_gpu_rich: bool,
+    #[arg(long, hide = true, conflicts_with = "allow_crimes")]
+    no_allow_crimes: bool,
+    #[arg(long, hide = true)]
+    no_safe_serialization: bool,
+    #[arg(long, hide = true, value_name = "DEVICE")]
+    device: Option<String>,
+    #[arg(long, hide = true, value_name = "DIR")]
+    transformers_cache: Option<PathBuf>,
+    #[arg(long, hide = true)]
     clone_tensors: bool,
     #[arg(long, hide = true)]
     no_clone_tensors: bool,
@@ -133,6 +143,9 @@ impl MergekitFlags {
             (self.lora_merge_dtype.is_some(), "--lora-merge-dtype"),
             (self.lora_merge_cache.is_some(), "--lora-merge-cache"),
             (self.trust_remote_code, "--trust-remote-code"),
+            (self.device.is_some(), "--device"),
+            (self.transformers_cache.is_some(), "--transformers-cache (the Hub's cache is $HF_HUB_CACHE)"),
+            (self.no_safe_serialization, "--no-safe-serialization (safetensors are written)"),
         ]
         .into_iter()
         .filter_map(|(given, name)| given.then_some(name))
@@ -149,6 +162,9 @@ pub struct Running {
     /// Replace OUT where it exists, in one step and only when the new model is whole
     #[arg(long)]
     pub force: bool,
+    /// Fail, and write nothing, where an element of the output is NaN or infinite
+    #[arg(long)]
+    pub deny_nan: bool,
     /// Do not write a model card
     #[arg(long)]
     pub no_write_model_card: bool,

@@ -4,7 +4,7 @@
 //! recipe.yml ──parse──▶ Recipe ──resolve against headers──▶ Plan ──run──▶ shards + side files ──▶ rename
 //! ```
 //!
-//! A [`Recipe`](recipe::Recipe) is what the user wrote; a [`Plan`] is what will be done; [`merge`](output::merge) does it. Nothing below the command line prints.
+//! A [`Recipe`](recipe::Recipe) is what the user wrote; a [`Plan`] is what will be done; [`merge`] does it. Nothing below the command line prints.
 
 mod engine;
 mod gather;

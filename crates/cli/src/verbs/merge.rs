@@ -27,6 +27,7 @@ pub fn run(arguments: &Merge, messages: &Messages) -> Result<()> {
 pub fn write(plan: &Plan, out: &Path, running: &Running, messages: &Messages) -> Result<()> {
     let mut options = MergeOptions {
         force: running.force,
+        deny_nan: running.deny_nan,
         model_card: !running.no_write_model_card,
         instruction_set: running.instruction_set,
         ..MergeOptions::default()

@@ -3,7 +3,7 @@
 use deltaic_checkpoint::Result;
 
 use super::task_vectors::{self, Consensus};
-use super::{Base, Default, Definition, Method, Paper, Parameter, Prepared, Preset, Setup, parameters};
+use super::{Base, Definition, Method, Paper, Prepared, Preset, Setup, parameters};
 use crate::sparsifiers::Rescale;
 use crate::sparsifiers::dare;
 
@@ -18,14 +18,7 @@ out = W0 + lambda * sum(s_i where sign(s_i) = g)        normalize true: divided 
     paper: Some(Paper { title: "Language Models are Super Mario", arxiv: "2311.03099" }),
     base: Base::Required,
     models: (0, None),
-    parameters: &[
-        parameters::WEIGHT,
-        parameters::DENSITY,
-        parameters::NORMALIZE,
-        parameters::LAMBDA,
-        Parameter { default: Default::Bool(true), ..parameters::RESCALE },
-        parameters::INT8_MASK,
-    ],
+    parameters: parameters::DARE,
     example: "\
 merge_method: dare_ties
 base_model: ./base

@@ -1,4 +1,4 @@
-//! Merge methods. A method is one file here and one line in [`METHODS`].
+//! Merge methods. A method is one file here and one line in the registry.
 
 mod average;
 mod dare_linear;
@@ -302,6 +302,8 @@ pub(crate) mod parameters {
         no_effect: false,
         summary: "restore each delta's l1 norm after dropping",
     };
+    /// Those of mergekit's two DARE methods.
+    pub const DARE: &[Parameter] = &[WEIGHT, DENSITY, NORMALIZE, LAMBDA, Parameter { default: Default::Bool(true), ..RESCALE }, INT8_MASK];
     /// mergekit's switch for the dtype of its masks.
     pub const INT8_MASK: Parameter = Parameter {
         name: "int8_mask",

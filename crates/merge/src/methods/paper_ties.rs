@@ -9,6 +9,7 @@ use super::{
 };
 use crate::gather::Operands;
 use crate::gather::{Gathered, Tally, Wanted, bin_of, histogram};
+use crate::sparsifiers::complement;
 
 pub(super) struct PaperTies;
 
@@ -52,7 +53,7 @@ parameters: {mask_rate: 0.8, lambda: 1.0}
 }];
 
 fn mask_rate_of(setup: &Setup) -> f64 {
-    setup.shared.optional("density").map_or_else(|| setup.shared.number("mask_rate"), |density| 1.0 - density)
+    setup.shared.optional("density").map_or_else(|| setup.shared.number("mask_rate"), complement)
 }
 
 impl Method for PaperTies {
@@ -129,7 +130,7 @@ impl ModelWide for TrimAndMajority {
         match self.step {
             Step::Upper => Some(Wanted::Counts(HIGH * self.models)),
             Step::Lower => Some(Wanted::Counts(LOW * self.models)),
-            Step::Majority => Some(Wanted::Counts(3)),
+            Step::Majority => Some(Wanted::Counts(2)),
             Step::Done => None,
         }
     }
@@ -152,7 +153,6 @@ impl ModelWide for TrimAndMajority {
                 kernels.count_elected(deltas, &mut signs);
                 counts[0] += signs.positive;
                 counts[1] += signs.negative;
-                counts[2] += signs.cancelled;
             }),
             Step::Done => {}
         }

@@ -50,11 +50,10 @@ impl Method for Slerp {
     fn prepare(&self, setup: &Setup) -> Result<Prepared> {
         let t = setup.shared.number("t");
         // A tensor that only one of the two has is that one's, as mergekit has it.
-        let [first, ..] = &setup.inputs[..] else { return Ok(Prepared::CopyBase) };
         if setup.inputs.len() == 1 {
             return Ok(Prepared::Copy(0));
         }
-        let (base, other) = if first.is_base { (0, 1) } else { (1, 0) };
+        let (base, other) = if setup.inputs[0].is_base { (0, 1) } else { (1, 0) };
         if t == 0.0 || setup.inputs[other].given == Given::ZeroDelta {
             return Ok(Prepared::Copy(base));
         }

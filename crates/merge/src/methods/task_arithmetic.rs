@@ -4,6 +4,7 @@ use deltaic_checkpoint::Result;
 
 use super::task_vectors::{self, Consensus};
 use super::{Base, Definition, Method, Paper, Parameter, Prepared, Preset, Setup, parameters};
+use crate::sparsifiers::Own;
 
 pub(super) struct TaskArithmetic;
 
@@ -63,6 +64,6 @@ impl Method for TaskArithmetic {
     }
 
     fn prepare(&self, setup: &Setup) -> Result<Prepared> {
-        Ok(task_vectors::prepare(setup, Consensus::None, |_| None))
+        Ok(task_vectors::prepare(setup, Consensus::None, |_| Own::Nothing))
     }
 }

@@ -5,8 +5,7 @@ use deltaic_kernels::Kernels;
 
 use super::{Block, Input, Prepared, Setup, TensorMerge, weighted_sum};
 use crate::gather::Operands;
-use crate::sparsifiers::Given;
-use crate::sparsifiers::Sparsifier;
+use crate::sparsifiers::{Given, Own};
 
 /// How the weighted deltas become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,12 +16,18 @@ pub(super) enum Consensus {
     Sum,
 }
 
-/// Plans the merge of one tensor; `own` gives the method's sparsifier for a model, or `None` where it drops nothing.
-pub(super) fn prepare(setup: &Setup, consensus: Consensus, own: impl Fn(&Input) -> Option<Box<dyn Sparsifier>>) -> Prepared {
+/// Plans the merge of one tensor; `own` says what the method itself drops of a model.
+pub(super) fn prepare(setup: &Setup, consensus: Consensus, own: impl Fn(&Input) -> Own) -> Prepared {
     let lambda = setup.shared.number("lambda");
     let normalize = setup.shared.truth("normalize");
     let weight = |i: &usize| setup.inputs[*i].values.number("weight");
-    let used: Vec<usize> = (0..setup.inputs.len()).filter(|i| weight(i) != 0.0 && setup.inputs[*i].given != Given::ZeroDelta).collect();
+    let takes_part = |i: &usize| weight(i) != 0.0 && setup.inputs[*i].given != Given::ZeroDelta;
+    let sparsified = (0..setup.inputs.len()).filter(takes_part).filter_map(|i| match own(&setup.inputs[i]) {
+        Own::Nothing => Some((i, None)),
+        Own::Some(sparsifier) => Some((i, Some(sparsifier))),
+        Own::All => None,
+    });
+    let used: Vec<_> = sparsified.collect();
     if lambda == 0.0 || used.is_empty() {
         return Prepared::CopyBase;
     }
@@ -31,8 +36,7 @@ pub(super) fn prepare(setup: &Setup, consensus: Consensus, own: impl Fn(&Input) 
         (true, Consensus::None) => Some(if all_weights.abs() < 1e-8 { 1.0 } else { all_weights }),
         _ => None,
     };
-    let sparsified: Vec<_> = used.iter().map(|&i| (i, own(&setup.inputs[i]))).collect();
-    if let [(only, None)] = sparsified[..]
+    if let [(only, None)] = used[..]
         && setup.inputs[only].given == Given::AsIs
         && lambda == 1.0
         && match consensus {
@@ -43,12 +47,12 @@ pub(super) fn prepare(setup: &Setup, consensus: Consensus, own: impl Fn(&Input) 
         return Prepared::Copy(only);
     }
     let merge = TaskVectors {
-        weights: used.iter().map(|i| weight(i) as f32).collect(),
+        weights: used.iter().map(|(i, _)| weight(i) as f32).collect(),
         consensus: (consensus == Consensus::Sum).then_some(normalize),
         divisor: divisor.map(|divisor| divisor as f32),
         lambda: lambda as f32,
     };
-    Prepared::Merge { inputs: sparsified, merge: Box::new(merge) }
+    Prepared::Merge { inputs: used, merge: Box::new(merge) }
 }
 
 #[derive(Clone)]

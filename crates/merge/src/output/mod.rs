@@ -23,6 +23,8 @@ pub struct MergeOptions {
     pub threads: usize,
     /// Replace OUT where it exists, and a partial folder that an earlier run left.
     pub force: bool,
+    /// Fail where an element of the output is NaN or infinite.
+    pub deny_nan: bool,
     /// Write a model card.
     pub model_card: bool,
     /// The instruction set of the kernels; without one the best of this machine.
@@ -32,7 +34,7 @@ pub struct MergeOptions {
 impl Default for MergeOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { threads, force: false, model_card: true, instruction_set: None }
+        Self { threads, force: false, deny_nan: false, model_card: true, instruction_set: None }
     }
 }
 
@@ -64,11 +66,19 @@ pub fn merge(plan: &Plan, out: &Path, options: &MergeOptions, cancel: &AtomicBoo
     let shards = Shards::create(plan, partial.path())?;
     let control = Control { threads: options.threads, kernels, cancel, progress };
     let non_finite = engine::run(plan, &shards, &control)?;
+    let counted = plan.tensors.iter().zip(non_finite).filter(|(_, count)| *count > 0);
+    let non_finite: Vec<(String, u64)> = counted.map(|(tensor, count)| (tensor.name.clone(), count)).collect();
+    if let (true, [(tensor, count), ..]) = (options.deny_nan, &non_finite[..]) {
+        return Err(Error::new(format!(
+            "{tensor}: {count} elements of the output are NaN or infinite, as in {} tensors",
+            non_finite.len()
+        ))
+        .help("a source has such elements; without --deny-nan they are written and reported"));
+    }
     shards.finish()?;
     write_side_files(plan, partial.path(), options)?;
     let bytes = partial.commit(out, options.force)?;
-    let counted = plan.tensors.iter().zip(non_finite).filter(|(_, count)| *count > 0);
-    Ok(Merged { folder: out.to_owned(), bytes, non_finite: counted.map(|(tensor, count)| (tensor.name.clone(), count)).collect() })
+    Ok(Merged { folder: out.to_owned(), bytes, non_finite })
 }
 
 /// Says early what [`merge`] would say: whether `out` can be written to.

@@ -26,7 +26,9 @@ pub(super) fn resolve(
     if let Some(layers) = &slots.layers {
         config.set_layer_count(layers.len(), layers)?;
     }
-    if let Some(dtype) = recipe.out_dtype.or(recipe.dtype) {
+    // Tensors that the recipe gives no dtype keep the base's.
+    let of_base = || base.filter(|base| *base != from).and_then(|base| sources[base].config.dtype());
+    if let Some(dtype) = recipe.out_dtype.or(recipe.dtype).or_else(of_base) {
         config.set_dtype(dtype);
     }
     if slots.architecture.is_decoder() {
@@ -40,8 +42,8 @@ pub(super) fn resolve(
     Ok(config)
 }
 
-/// Whether a source stores a tensor of the output; a head counts where its embedding is there to lend it.
+/// Whether a source stores a tensor of the output; a head counts where its embedding is there to lend it, and buffers do not decide.
 fn stores(slots: &Slots<'_>, source: usize, name: &str) -> bool {
     let lent = || slots.architecture.tied_partner(name).is_some_and(|embedding| slots.own_name(source, &embedding).is_some());
-    slots.own_name(source, name).is_some() || lent()
+    slots.own_name(source, name).is_some() || slots.architecture.is_buffer(name) || lent()
 }

@@ -45,7 +45,9 @@ pub(super) fn of(recipe: &Recipe, entry: &Entry, seed: u64) -> Masks {
     let method = entry.seed.map_or(MaskId { seed, stream: place }, own);
     let sparsifier = match (&entry.sparsify, &recipe.sparsify) {
         (OwnSparsify::Own(sparsify), _) => sparsify.seed.map_or(method, own),
-        (OwnSparsify::Inherited, Some(sparsify)) => sparsify.seed.map_or(method, |seed| MaskId { seed, stream: place }),
+        (OwnSparsify::Inherited, Some(sparsify)) if entry.seed.is_none() => {
+            sparsify.seed.map_or(method, |seed| MaskId { seed, stream: place })
+        }
         _ => method,
     };
     Masks { sparsifier, method }

@@ -87,6 +87,7 @@ pub(super) fn open(recipe: &Recipe, options: &PlanOptions, warnings: &mut Vec<St
             warnings.push(format!("{}: a folder has no revisions; `@{revision}` is ignored", located.path.display()));
         }
     }
+    check_distinct(&sources)?;
     check_architectures(&sources, options, warnings)?;
     Ok(sources)
 }
@@ -94,6 +95,19 @@ pub(super) fn open(recipe: &Recipe, options: &PlanOptions, warnings: &mut Vec<St
 /// The number of the source that a reference names.
 pub(super) fn position(sources: &[Source], model: &ModelReference) -> Option<usize> {
     sources.iter().position(|source| source.reference == *model)
+}
+
+/// One model under two names would count twice, or be base and fine-tune at once.
+fn check_distinct(sources: &[Source]) -> Result<()> {
+    let real = |located: &Located| located.path.canonicalize().unwrap_or_else(|_| located.path.clone());
+    let place = |source: &Source| (real(&source.model), source.adapter.as_ref().map(real));
+    for (i, source) in sources.iter().enumerate() {
+        if let Some(same) = sources[..i].iter().find(|other| place(other) == place(source)) {
+            return Err(Error::new(format!("{} and {} are the same model", same.reference, source.reference))
+                .help("name it the same way everywhere in the recipe"));
+        }
+    }
+    Ok(())
 }
 
 fn check_architectures(sources: &[Source], options: &PlanOptions, warnings: &mut Vec<String>) -> Result<()> {

@@ -141,6 +141,9 @@ impl<'a> Planner<'a> {
 
     /// Asks the method what is to be done, and puts the sparsifiers before it.
     fn merge(&mut self, slot: &'a Slot, base: Option<&Offer<'a>>, first: &Offer<'a>, inputs: &[&Offer<'a>]) -> Result<TensorPlan> {
+        if self.recipe.method.base == Base::Required && base.is_none() {
+            return Err(self.no_base(slot));
+        }
         let setup = self.setup(slot, first, inputs)?;
         let prepared = self.method.prepare(&setup).map_err(|error| self.of_method(error, &slot.name))?;
         let native = Some(first.info.dtype);
@@ -171,9 +174,11 @@ impl<'a> Planner<'a> {
             Some(base) => Some(base),
             None => return Err(self.no_base(slot)),
         };
-        let read = || inputs.iter().copied().chain(base).map(|offer| offer.info.dtype.size());
+        let size = |tensor: &SourceTensor| self.sources[tensor.source].tensors.tensors()[&tensor.name].dtype.size();
+        let base = base.map(|base| base.tensor.clone());
+        let read = || plans.iter().filter_map(InputPlan::own).chain(&base).map(size);
         let (stored_bytes, window_bytes) = (read().sum(), read().map(|size| size.max(size_of::<f32>())).sum());
-        let action = Action::Merge { base: base.map(|base| base.tensor.clone()), inputs: plans, merge, row: setup.row };
+        let action = Action::Merge { base, inputs: plans, merge, row: setup.row };
         self.setups.push(setup);
         let dtype = self.out_dtype(first.info.dtype);
         Ok(TensorPlan { name: slot.name.clone(), dtype, shape: first.info.shape.clone(), action, stored_bytes, window_bytes })
@@ -220,7 +225,8 @@ impl<'a> Planner<'a> {
             let (entry, is_base) = (input.of.entry, input.of.is_base);
             let whose = self.sources[input.of.source].reference.to_string();
             let places = Places { own: entry.map(|entry| &entry.parameters), tensor: input.canonical, whose: &whose, ..of_tensor };
-            let values = parameters::resolve(&places, false, is_base)?;
+            // A base that is a model like any other has a model's parameters.
+            let values = parameters::resolve(&places, false, is_base && self.recipe.method.base != Base::Reference)?;
             let sparsify = entry.filter(|_| !is_base).and_then(|entry| self.recipe.sparsify_of(entry));
             let mask = entry.map_or(masks::MaskId { seed: self.seed, stream: 0 }, |entry| masks::of(self.recipe, entry, self.seed).method);
             Ok(Input { is_base, values, given: sparsify.map_or(Given::AsIs, sparsifiers::given), mask: mask.key(&input.mask_name) })

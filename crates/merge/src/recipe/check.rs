@@ -9,7 +9,6 @@ use super::unknown::Context;
 use super::{Entry, Layout, OwnSparsify, Parameters, Recipe, Slice, Span};
 use crate::gather::Operands;
 use crate::methods::{Base, Default, Definition, Parameter, Scope};
-use crate::sparsifiers;
 
 /// Two names of one thing under `preset: paper`.
 pub(super) const SPELLINGS: (&str, &str) = ("mask_rate", "density");
@@ -33,7 +32,7 @@ pub(super) fn check(context: &Context<'_>, recipe: &Recipe, root: &Node) -> Resu
             return context.error(span, message, format!("add `parameters: {{{}: …}}` {place} the top of the recipe", parameter.name));
         }
     }
-    seeds(context, recipe, root)
+    seeds(context, recipe)
 }
 
 /// Base and number of the inputs of one slice, or of the whole recipe.
@@ -154,8 +153,8 @@ pub(super) fn first_without(recipe: &Recipe, parameter: &Parameter) -> Option<Sp
     })
 }
 
-/// No mask may be used twice: not for two models, and not by a sparsifier and the method behind it.
-fn seeds(context: &Context<'_>, recipe: &Recipe, root: &Node) -> Result<()> {
+/// Two models may not have one seed of their own. (Whether any other mask would be drawn twice, the plan knows.)
+fn seeds(context: &Context<'_>, recipe: &Recipe) -> Result<()> {
     let mut first = HashMap::new();
     for (_, entry) in recipe.entries() {
         let Some(seed) = entry.seed else { continue };
@@ -163,22 +162,6 @@ fn seeds(context: &Context<'_>, recipe: &Recipe, root: &Node) -> Result<()> {
         if *other != entry.model.value {
             let message = format!("{other} and {} have the same seed of their own", entry.model.value);
             return context.error(entry.model.span, message, "their masks would be equal");
-        }
-    }
-    if !(recipe.method.name.starts_with("dare_") || recipe.method.name.starts_with("della")) {
-        return Ok(());
-    }
-    for (_, entry) in recipe.entries().filter(|(slice, entry)| !recipe.is_base(*slice, entry)) {
-        let random = |kind: &str| sparsifiers::find(kind).is_some_and(|definition| definition.random);
-        let Some(sparsify) = recipe.sparsify_of(entry).filter(|sparsify| random(&sparsify.kind)) else { continue };
-        let methods_seed = entry.seed.unwrap_or_else(|| recipe.seed_or_derived());
-        if sparsify.seed.is_none_or(|seed| seed == methods_seed) {
-            let span = match entry.sparsify {
-                OwnSparsify::Own(_) => entry.model.span,
-                _ => root.entry("sparsify").map_or(entry.model.span, |(key, _)| key.span),
-            };
-            let message = format!("`sparsify` and {} would use one mask for {} twice", recipe.method.name, entry.model.value);
-            return context.error(span, message, "give `sparsify` a `seed` of its own");
         }
     }
     Ok(())

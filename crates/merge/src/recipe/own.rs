@@ -8,7 +8,7 @@ use super::unknown::{Context, Fields, nearest};
 use super::{Scalar, Spanned, scalar};
 use crate::gather::Operands;
 use crate::sparsifiers;
-use crate::sparsifiers::{Rescale, Sparsify};
+use crate::sparsifiers::{Rescale, Sparsify, complement};
 
 /// Greatest size of a compiled pattern of `exclude`, in bytes.
 const MAX_PATTERN: usize = 1 << 20;
@@ -57,7 +57,7 @@ fn drop_rate(context: &Context<'_>, node: &Node, fields: &Fields<'_>) -> Result<
     };
     match (fields.get("drop_rate"), fields.get("density")) {
         (Some(node), None) => rate("drop_rate", node),
-        (None, Some(node)) => Ok(1.0 - rate("density", node)?),
+        (None, Some(node)) => Ok(complement(rate("density", node)?)),
         (Some(_), Some(density)) => {
             context.error(density.span, "both `drop_rate` and `density`", "one is 1 minus the other: give one of them")
         }

@@ -2,7 +2,7 @@
 
 use deltaic_kernels::{Kernels, MaskKey, threshold};
 
-use super::{Definition, Sparsifier, l1_factor};
+use super::{Definition, Own, Sparsifier, complement, l1_factor};
 use crate::gather::{Gathered, Tally, Wanted};
 use crate::paper::Paper;
 use crate::sparsifiers::{Rescale, Sparsify};
@@ -20,9 +20,9 @@ fn prepare(sparsify: &Sparsify, mask: MaskKey) -> Box<dyn Sparsifier> {
     Box::new(Dare::new(sparsify.drop_rate, sparsify.rescale, mask))
 }
 
-/// mergekit's DARE: `density` is kept; at 1 (no mask, no rescale) there is none.
-pub(crate) fn with_density(density: f64, rescale: Rescale, mask: MaskKey) -> Option<Box<dyn Sparsifier>> {
-    (density < 1.0).then(|| Box::new(Dare::new(1.0 - density, rescale, mask)) as Box<dyn Sparsifier>)
+/// mergekit's DARE: `density` is kept; 1 is no mask and no rescale.
+pub(crate) fn with_density(density: f64, rescale: Rescale, mask: MaskKey) -> Own {
+    Own::of(density, || Box::new(Dare::new(complement(density), rescale, mask)))
 }
 
 #[derive(Clone)]

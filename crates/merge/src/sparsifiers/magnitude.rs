@@ -2,7 +2,7 @@
 
 use deltaic_kernels::{HIGH_BINS, Kernels, LOW_BINS, MaskKey, Ties, magnitude_of_bins};
 
-use super::{Definition, Sparsifier, l1_factor};
+use super::{Definition, Own, Sparsifier, l1_factor};
 use crate::gather::{BLOCK, Gathered, Tally, Wanted, bin_of, histogram};
 use crate::sparsifiers::Sparsify;
 
@@ -23,13 +23,11 @@ fn prepare(sparsify: &Sparsify, elements: u64) -> Box<dyn Sparsifier> {
 }
 
 /// mergekit's trim: exactly `max(1, trunc(density n))` of the largest are kept, of equal ones those of lowest index; density 1 trims nothing.
-pub(crate) fn keep_largest(density: f64, elements: u64, rescale: bool) -> Option<Box<dyn Sparsifier>> {
-    if density >= 1.0 || elements == 0 {
-        return None;
-    }
-    let keep = if density <= 0.0 { 0 } else { ((density * elements as f64) as u64).max(1) };
-    let factor = if rescale { None } else { Some(1.0) };
-    Some(Box::new(Magnitude::new(Cut::Keep { keep, of: elements }, factor)))
+pub(crate) fn keep_largest(density: f64, elements: u64, rescale: bool) -> Own {
+    Own::of(density, || {
+        let keep = ((density * elements as f64) as u64).max(1);
+        Box::new(Magnitude::new(Cut::Keep { keep, of: elements }, if rescale { None } else { Some(1.0) }))
+    })
 }
 
 /// Where the cut lies.
@@ -47,7 +45,7 @@ impl Cut {
     /// 0-based rank, by ascending magnitude, of the element whose magnitude is the cut; `None` where no cut is needed.
     fn rank(self) -> Option<u64> {
         match self {
-            Cut::Nothing | Cut::Keep { keep: 0, .. } => None,
+            Cut::Nothing => None,
             Cut::DropUpTo(rank) => Some(rank - 1),
             Cut::Keep { keep, of } => Some(of - keep),
         }
@@ -96,7 +94,7 @@ impl Magnitude {
     fn found(&mut self, bits: u32, rank: u64, equal: u64) -> Step {
         self.bits = bits;
         self.kept_ties = match self.cut {
-            Cut::Keep { keep: 0, .. } | Cut::DropUpTo(_) | Cut::Nothing => 0,
+            Cut::DropUpTo(_) | Cut::Nothing => 0,
             Cut::Keep { .. } => equal - rank,
         };
         // Ties of zeros need no order: a zero that stays is a zero.
@@ -106,9 +104,6 @@ impl Magnitude {
     fn drop(&self, kernels: Kernels, start: u64, factor: f32, x: &mut [f32]) {
         if self.cut == Cut::Nothing {
             return kernels.scale(x, factor);
-        }
-        if matches!(self.cut, Cut::Keep { keep: 0, .. }) {
-            return x.fill(0.0);
         }
         if self.kept_ties == 0 {
             return kernels.trim(x, self.bits, Ties::Drop, factor);
@@ -179,7 +174,7 @@ impl Sparsifier for Magnitude {
 
     fn most_passes(&self) -> usize {
         let cut = match self.cut {
-            Cut::Nothing | Cut::Keep { keep: 0, .. } => 0,
+            Cut::Nothing => 0,
             Cut::DropUpTo(_) => 2,
             Cut::Keep { .. } => 3,
         };

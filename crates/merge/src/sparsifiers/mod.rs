@@ -1,4 +1,4 @@
-//! Sparsifiers: what drops elements of a model before a method sees it. A sparsifier is one file here and one line in [`SPARSIFIERS`].
+//! Sparsifiers: what drops elements of a model before a method sees it. A sparsifier is one file here and one line in the registry.
 
 pub(crate) mod dare;
 pub(crate) mod magnitude;
@@ -52,6 +52,13 @@ pub enum Given {
     ZeroDelta,
 }
 
+/// `1 - rate`, as people write it: 0.1 for 0.9, where the difference of the two doubles is 0.09999999999999998 and a rank `trunc(n p)`
+/// would be one too small.
+pub(crate) fn complement(rate: f64) -> f64 {
+    const DIGITS: f64 = 1e15;
+    ((1.0 - rate) * DIGITS).round() / DIGITS
+}
+
 impl Rescale {
     /// What the kept elements are multiplied by; `None` where the tensor's norms have to be known first.
     pub(crate) fn factor(self, drop_rate: f64) -> Option<f32> {
@@ -103,6 +110,27 @@ pub(crate) fn given(sparsify: &Sparsify) -> Given {
 pub(crate) fn prepare(sparsify: &Sparsify, elements: u64, mask: MaskKey) -> Box<dyn Sparsifier> {
     let definition = find(&sparsify.kind).expect("the recipe was checked against the registry");
     (definition.prepare)(sparsify, elements, mask)
+}
+
+/// What a method drops of a model itself.
+pub(crate) enum Own {
+    /// Nothing.
+    Nothing,
+    /// All of its delta.
+    All,
+    /// What this sparsifier drops.
+    Some(Box<dyn Sparsifier>),
+}
+
+impl Own {
+    /// By the share that is kept.
+    fn of(density: f64, sparsifier: impl FnOnce() -> Box<dyn Sparsifier>) -> Self {
+        match density {
+            density if density >= 1.0 => Own::Nothing,
+            density if density <= 0.0 => Own::All,
+            _ => Own::Some(sparsifier()),
+        }
+    }
 }
 
 /// A sparsifier at work on one tensor of one model.
