@@ -147,6 +147,9 @@ impl AdaptedModel {
 
     /// Finds for each tensor of the adapter's file what it does to which of the base's.
     fn resolve(&mut self) -> Result<()> {
+        if self.file.tensors().is_empty() {
+            return Err(Error::new("the adapter has no tensors, so it would change nothing").help("get it from its source again"));
+        }
         let mut modules: BTreeMap<String, Module> = BTreeMap::new();
         let mut whole: BTreeMap<String, String> = BTreeMap::new();
         for name in self.file.tensors().keys() {

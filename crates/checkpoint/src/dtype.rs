@@ -123,7 +123,10 @@ impl DType {
 
 /// A name from an untrusted file, cut to what fits into a message.
 pub(crate) fn shorten(name: &str) -> String {
-    if name.chars().count() <= 120 { name.to_owned() } else { name.chars().take(120).chain("…".chars()).collect() }
+    let (shown, cut) = name.char_indices().nth(120).map_or((name, ""), |(end, _)| (&name[..end], "…"));
+    let escaped: String =
+        shown.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect();
+    escaped + cut
 }
 
 #[cfg(test)]

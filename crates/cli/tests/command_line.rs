@@ -314,3 +314,51 @@ fn a_signal_ends_the_work_and_leaves_what_was_there_before() {
         assert_eq!(names(&folder.path().join("out")), ["notes.txt"], "{signal}");
     }
 }
+
+#[test]
+fn links_neither_bring_files_of_this_machine_into_the_output_nor_let_it_be_written_over_a_source() {
+    let folder = quickstart();
+    let (base, store, view) = (folder.path().join("base"), folder.path().join("fine-tune-a"), folder.path().join("view"));
+    let recipe = write(
+        folder.path(),
+        "r.yml",
+        "merge_method: task_arithmetic\nbase_model: ./base\nmodels: [{model: ./view, parameters: {weight: 0.5}}]\n",
+    );
+    std::fs::create_dir(&view).unwrap();
+    for name in names(&store) {
+        std::os::unix::fs::symlink(store.join(&name), view.join(&name)).unwrap();
+    }
+    let before = files(&store);
+    assert!(fail(deltaic().args(["merge", "--force"]).arg(&recipe).arg(&store)).contains("source"));
+    assert_eq!(files(&store), before);
+
+    let secret = write(folder.path(), "secret", "mine alone");
+    std::fs::remove_file(base.join("tokenizer.json")).unwrap();
+    std::os::unix::fs::symlink(&secret, base.join("tokenizer.json")).unwrap();
+    let out = folder.path().join("out");
+    assert!(fail(deltaic().arg("merge").arg(&recipe).arg(&out)).contains("a link out of the model's folder"));
+    assert!(!out.exists());
+}
+
+#[test]
+fn an_out_that_is_a_link_is_refused_before_the_work() {
+    let folder = quickstart();
+    let (link, recipe) = (folder.path().join("link"), write(folder.path(), "r.yml", AVERAGE));
+    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    for target in ["empty", "nowhere"] {
+        std::os::unix::fs::symlink(folder.path().join(target), &link).unwrap();
+        assert!(fail(deltaic().args(["merge", "--force", "--dry-run"]).arg(&recipe).arg(&link)).contains("a symbolic link"));
+        std::fs::remove_file(&link).unwrap();
+    }
+}
+
+#[test]
+fn deny_nan_writes_nothing_where_an_element_is_not_finite() {
+    let folder = quickstart();
+    // An infinite scale makes every element infinite or NaN.
+    let recipe = "merge_method: passthrough\nmodels: [{model: ./base, parameters: {scale: 3.0e+38}}]\nout_dtype: float16\n";
+    let (recipe, out) = (write(folder.path(), "r.yml", recipe), folder.path().join("out"));
+    assert!(fail(deltaic().args(["merge", "--deny-nan"]).arg(&recipe).arg(&out)).contains("NaN or infinite"));
+    assert!(!out.exists());
+    succeed(deltaic().arg("merge").arg(&recipe).arg(&out));
+}

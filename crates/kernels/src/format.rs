@@ -3,6 +3,8 @@
 //! Integer code without branches and without intrinsics: the compiler turns it into vector instructions of every instruction set.
 //! The 16 and 8 bit formats share two functions, generic over the number of exponent and mantissa bits.
 
+use std::cmp::Ordering;
+
 use crate::{Kernel, Kernels};
 
 /// A floating-point format as checkpoints store it, little endian.
@@ -45,7 +47,7 @@ impl Kernels {
         self.run(Widen { format, bytes, out });
     }
 
-    /// Writes f32 values as `format`, rounded to nearest even, and returns how many of `values` are not finite.
+    /// Writes f32 values as `format`, rounded to nearest even, and returns how many elements of the output are not finite.
     ///
     /// Too large values become infinite, in F8E4M3, which has no infinities, NaN (above 464, as torch does it). Every NaN becomes one
     /// pattern, the positive quiet NaN (F64 `7ff8…`, F32 `7fc00000`, F16 `7e00`, BF16 `7fc0`, F8E4M3 `7f`, F8E5M2 `7e`), since
@@ -92,13 +94,16 @@ impl Kernel for Narrow<'_> {
     #[inline(always)]
     fn run(self) -> u64 {
         let Self { format, values, out } = self;
+        let greatest = greatest_finite(format);
         match format {
-            FloatFormat::F64 => narrow_each(values, out, |v| if v.is_nan() { CANONICAL_NAN_F64 } else { f64::from(v).to_le_bytes() }),
-            FloatFormat::F32 => narrow_each(values, out, |v| if v.is_nan() { CANONICAL_NAN_F32 } else { v.to_le_bytes() }),
-            FloatFormat::F16 => narrow_each(values, out, |v| (narrow_ieee::<5, 10>(v) as u16).to_le_bytes()),
-            FloatFormat::BF16 => narrow_each(values, out, |v| narrow_bf16(v).to_le_bytes()),
-            FloatFormat::F8E4M3 => narrow_each(values, out, |v| [narrow_e4m3(v) as u8]),
-            FloatFormat::F8E5M2 => narrow_each(values, out, |v| [narrow_ieee::<5, 2>(v) as u8]),
+            FloatFormat::F64 => {
+                narrow_each(values, out, greatest, |v| if v.is_nan() { CANONICAL_NAN_F64 } else { f64::from(v).to_le_bytes() })
+            }
+            FloatFormat::F32 => narrow_each(values, out, greatest, |v| if v.is_nan() { CANONICAL_NAN_F32 } else { v.to_le_bytes() }),
+            FloatFormat::F16 => narrow_each(values, out, greatest, |v| (narrow_ieee::<5, 10>(v) as u16).to_le_bytes()),
+            FloatFormat::BF16 => narrow_each(values, out, greatest, |v| narrow_bf16(v).to_le_bytes()),
+            FloatFormat::F8E4M3 => narrow_each(values, out, greatest, |v| [narrow_e4m3(v) as u8]),
+            FloatFormat::F8E5M2 => narrow_each(values, out, greatest, |v| [narrow_ieee::<5, 2>(v) as u8]),
         }
     }
 }
@@ -117,7 +122,7 @@ fn widen_each<const SIZE: usize>(bytes: &[u8], out: &mut [f32], convert: impl Fn
 }
 
 #[inline(always)]
-fn narrow_each<const SIZE: usize>(values: &[f32], out: &mut [u8], convert: impl Fn(f32) -> [u8; SIZE]) -> u64 {
+fn narrow_each<const SIZE: usize>(values: &[f32], out: &mut [u8], greatest: f32, convert: impl Fn(f32) -> [u8; SIZE]) -> u64 {
     // A u32 counter keeps the loop in 32 bit lanes; blocks keep it from overflowing.
     const BLOCK: usize = 1 << 16;
     let bytes = out.len();
@@ -127,12 +132,26 @@ fn narrow_each<const SIZE: usize>(values: &[f32], out: &mut [u8], convert: impl 
     for (values, elements) in values.chunks(BLOCK).zip(elements.chunks_mut(BLOCK)) {
         let mut count = 0_u32;
         for (&value, element) in values.iter().zip(elements) {
-            count += u32::from(!value.is_finite());
+            // Not `value.abs() > greatest`: NaN counts.
+            count += u32::from(!matches!(value.abs().partial_cmp(&greatest), Some(Ordering::Less | Ordering::Equal)));
             *element = convert(value);
         }
         non_finite += u64::from(count);
     }
     non_finite
+}
+
+/// The greatest f32 that is still finite once it is rounded to a format.
+const fn greatest_finite(format: FloatFormat) -> f32 {
+    match format {
+        FloatFormat::F64 | FloatFormat::F32 => f32::MAX,
+        // Just below the half-way points 65520, (2 - 2^-8) 2^127 and 61440, which go to the even neighbour, infinity.
+        FloatFormat::F16 => f32::from_bits(65520_f32.to_bits() - 1),
+        FloatFormat::BF16 => f32::from_bits(0x7f7f_7fff),
+        FloatFormat::F8E5M2 => f32::from_bits(61440_f32.to_bits() - 1),
+        // Half-way, and 448 is the even neighbour.
+        FloatFormat::F8E4M3 => 464.0,
+    }
 }
 
 /// What must be added to the exponent of a format with so many exponent bits to make it a binary32's.

@@ -141,7 +141,7 @@ fn e4m3_overflows_to_nan_above_464_as_torch_does() {
     let kernels = Kernels::detect();
     let (bytes, non_finite) = narrow(kernels, FloatFormat::F8E4M3, &[448.0, 464.0, 464.1, -464.0, -1e9, f32::NEG_INFINITY]);
     assert_eq!(bytes, [0x7e, 0x7e, 0x7f, 0xfe, 0x7f, 0x7f]);
-    assert_eq!(non_finite, 1);
+    assert_eq!(non_finite, 3, "counted as they are written");
 }
 
 #[test]
@@ -185,10 +185,10 @@ fn any_length_and_alignment_gives_the_same_bytes() {
                 let mut bytes = vec![0; 1 + length * format.size()];
                 let non_finite = kernels.narrow(format, part, &mut bytes[1..]);
                 assert_eq!(bytes[1..], reference[start * format.size()..][..length * format.size()]);
-                assert_eq!(non_finite, part.iter().filter(|v| !v.is_finite()).count() as u64);
                 let mut wide = vec![0.0; length];
                 kernels.widen(format, &bytes[1..], &mut wide);
                 let twin = widen(Kernels::detect(), format, &bytes[1..]);
+                assert_eq!(non_finite, twin.iter().filter(|v| !v.is_finite()).count() as u64);
                 assert!(wide.iter().zip(&twin).all(|(a, b)| a.to_bits() == b.to_bits() || a.is_nan() && b.is_nan()));
             }
         }

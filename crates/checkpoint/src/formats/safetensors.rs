@@ -227,6 +227,12 @@ pub fn parse_header(bytes: &[u8], data_length: u64) -> Result<Header> {
 
 /// Checks dtype, size and offsets of one tensor; also gives the end of its bytes.
 fn check_tensor(name: String, raw: RawTensor) -> Result<(StoredTensor, u64)> {
+    // Names go into messages and tables: a file must not be able to forge or flood these.
+    const LONGEST_NAME: usize = 1024;
+    if name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
+        return Err(Error::new(format!("{}: no name of a tensor: over {LONGEST_NAME} bytes, or with control characters", shorten(&name)))
+            .help("the file is damaged, or made to mislead: get it from its source again"));
+    }
     let dtype = DType::parse_safetensors(&raw.dtype).map_err(|error| Error::new(format!("{}: {}", shorten(&name), error.message())))?;
     let shape = raw.shape.0;
     // Counted without zeros first, so that no partial product overflows later, whatever the order of dimensions.

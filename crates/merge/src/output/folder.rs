@@ -2,19 +2,22 @@
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use deltaic_checkpoint::{Context, Error, Result};
-use rustix::fs::{CWD, RenameFlags};
+use rustix::fs::{CWD, FlockOperation, RenameFlags};
 
-/// Beside OUT, with the plan's hash in its name. Dropped before it is committed, it is removed.
+/// Beside OUT, with the plan's hash in its name, locked for as long as the run lasts. Dropped before it is committed, it is removed.
 pub(super) struct PartialFolder {
     path: PathBuf,
     committed: bool,
+    /// Holds the lock: two runs never work in one folder.
+    _lock: File,
 }
 
 impl PartialFolder {
-    /// Makes the folder, with room for `bytes` checked.
+    /// Makes the folder, with room for `bytes` checked. `force` removes what a run that is over left there.
     pub fn create(out: &Path, hash: &str, bytes: u64, force: bool) -> Result<Self> {
         let absolute = std::path::absolute(out).context("resolving the path", out)?;
         let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
@@ -25,17 +28,19 @@ impl PartialFolder {
         partial_name.push(format!(".partial-{hash}"));
         let path = parent.join(partial_name);
         if force && path.exists() {
+            let _lock = lock(&path)?;
             fs::remove_dir_all(&path).context("removing what an earlier run left", &path)?;
         }
         match fs::create_dir(&path) {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                return Err(Error::new(format!("{}: an earlier run of this merge left it, or another one is at work", path.display()))
-                    .help("if none is at work, remove the folder, or start over with --force"));
+                lock(&path)?;
+                return Err(Error::new(format!("{}: an earlier run of this merge left it", path.display()))
+                    .help("remove the folder, or start over with --force"));
             }
             Err(error) => return Err(error).context("making the folder", &path),
         }
-        let partial = Self { path, committed: false };
+        let partial = Self { _lock: lock(&path)?, path, committed: false };
         partial.check_space(bytes)?;
         Ok(partial)
     }
@@ -86,6 +91,24 @@ impl Drop for PartialFolder {
     }
 }
 
+/// Locks a folder until the file is closed.
+fn lock(folder: &Path) -> Result<File> {
+    let taken = || Error::new(format!("{}: another run of this merge is at work", folder.display())).help("wait for it, or end it");
+    let file = File::open(folder).context("opening the folder to lock it", folder)?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(rustix::io::Errno::WOULDBLOCK) => return Err(taken()),
+        // A file system without locks: the folder's name is then the only guard.
+        Err(_) => return Ok(file),
+    }
+    // Between the making and the lock another run may have put its own folder here.
+    let same = |a: &fs::Metadata, b: &fs::Metadata| (a.dev(), a.ino()) == (b.dev(), b.ino());
+    match (file.metadata(), fs::metadata(folder)) {
+        (Ok(locked), Ok(there)) if same(&locked, &there) => Ok(file),
+        _ => Err(taken()),
+    }
+}
+
 /// Puts `new` where `old` is and `old` where `new` was: in one step where the file system can, else in two renames.
 fn exchange(new: &Path, old: &Path) -> std::io::Result<()> {
     if rustix::fs::renameat_with(CWD, new, CWD, old, RenameFlags::EXCHANGE).is_ok() {
@@ -127,11 +150,21 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     File::create(path).and_then(|mut file| file.write_all(bytes)).context("writing", path)
 }
 
-/// Copies a small file, with the folder it lies in. What it links to is copied, not the link.
-pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
+/// Copies a small file of a model's folder, with the folder it lies in. What it links to is copied, not the link; a link that leaves the
+/// model is refused, since a foreign model could bring any file of this machine into the output. The Hub's cache keeps a model's files
+/// in `blobs`, beside `snapshots`.
+pub(super) fn copy(model: &Path, file: &Path, folder: &Path) -> Result<()> {
+    let (from, to) = (model.join(file), folder.join(file));
+    let real = from.canonicalize().context("resolving the path", &from)?;
+    let model = model.canonicalize().context("resolving the path", model)?;
+    let cache = model.parent().filter(|snapshots| snapshots.ends_with("snapshots")).and_then(Path::parent);
+    if !real.starts_with(&model) && !cache.is_some_and(|cache| real.starts_with(cache)) {
+        return Err(Error::new(format!("{}: a link out of the model's folder, to {}", from.display(), real.display()))
+            .help("put the file itself there, if it belongs to the model"));
+    }
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).context("making the folder", folder)?;
     }
-    let bytes = fs::read(from).context("reading", from)?;
-    write(to, &bytes)
+    let bytes = fs::read(&from).context("reading", &from)?;
+    write(&to, &bytes)
 }

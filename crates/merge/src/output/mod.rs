@@ -86,10 +86,14 @@ pub fn merge(plan: &Plan, out: &Path, options: &MergeOptions, cancel: &AtomicBoo
 /// # Errors
 /// `out` is a file, a folder with something in it (unless `force`), or one of the sources.
 pub fn check_out(plan: &Plan, out: &Path, force: bool) -> Result<()> {
+    if out.is_symlink() {
+        return Err(Error::new(format!("{}: a symbolic link", out.display()))
+            .help("name the folder itself, so that it can be replaced in one step"));
+    }
     let real = real_place(out)?;
     for located in plan.sources.iter().flat_map(|source| std::iter::once(&source.model).chain(&source.adapter)) {
         let source = located.path.canonicalize().unwrap_or_else(|_| located.path.clone());
-        if source.starts_with(&real) || real.starts_with(&source) {
+        if source.starts_with(&real) || real.starts_with(&source) || has_files_in(&source, &real) {
             return Err(Error::new(format!("{}: this is where a source of the merge lies ({})", out.display(), located.path.display()))
                 .help("choose another folder for the output: sources are never overwritten, not even with --force"));
         }
@@ -109,6 +113,12 @@ pub fn check_out(plan: &Plan, out: &Path, force: bool) -> Result<()> {
     Ok(())
 }
 
+/// Whether a folder's files are links to files below another.
+fn has_files_in(folder: &Path, other: &Path) -> bool {
+    let real = folder.read_dir().into_iter().flatten().flatten().filter_map(|entry| entry.path().canonicalize().ok());
+    real.into_iter().any(|file| file.starts_with(other))
+}
+
 /// Where a path leads, links resolved as far as it exists.
 fn real_place(path: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(path).context("resolving the path", path)?;
@@ -122,10 +132,10 @@ fn write_side_files(plan: &Plan, folder: &Path, options: &MergeOptions) -> Resul
     let from = |source: usize| Ok((plan.sources[source].folder(), SideFiles::of(plan.sources[source].folder())?));
     if let Some(donor) = plan.tokenizer_from {
         let (donor, files): (&Path, SideFiles) = from(donor)?;
-        files.tokenizer_and_templates().into_iter().try_for_each(|file| folder::copy(&donor.join(file), &folder.join(file)))?;
+        files.tokenizer_and_templates().into_iter().try_for_each(|file| folder::copy(donor, file, folder))?;
     }
     let (donor, files): (&Path, SideFiles) = from(plan.side_files_from)?;
-    files.others().into_iter().try_for_each(|file| folder::copy(&donor.join(file), &folder.join(file)))?;
+    files.others().into_iter().try_for_each(|file| folder::copy(donor, file, folder))?;
     folder::write(&folder.join("config.json"), plan.config.to_json().as_bytes())?;
     folder::write(&folder.join("mergekit_config.yml"), plan.recipe.document.text.as_bytes())?;
     folder::write(&folder.join("deltaic.yml"), provenance::text(plan).as_bytes())?;
