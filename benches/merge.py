@@ -4,9 +4,9 @@
     cargo build --release && cargo run --release -p deltaic --example synthetic -- /tmp/synthetic --parameters 1.1B
     benches/merge.py /tmp/synthetic [--runs 5] [--only NAME ...] [--threads N]
 
-The plain copy is `cat` of the base and two fine-tunes to nowhere, then a copy of the base with fsync. Each round times the copy and
-then every recipe, so that a slow moment of the machine meets all of them; the table has medians over the rounds, of the times and of
-the ratios within a round, and the peak of private memory (RssAnon)."""
+The plain copy is `cat` of the base and two fine-tunes to nowhere, then a copy of the base with fsync. Copy and merge are timed in turn,
+a copy before each merge, with a sync before either, so that a slow moment of the machine meets both. The table has the ratio of the
+medians, the median, least and greatest ratio of a merge to the copy before it, and the peak of private memory (RssAnon)."""
 import argparse
 import os
 import pathlib
@@ -46,6 +46,7 @@ def copy(models, scratch):
     out = scratch / "copy"
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir()
+    os.sync()
     start = time.monotonic()
     with open(os.devnull, "wb") as nowhere:
         subprocess.run(["cat", *files], stdout=nowhere, check=True)
@@ -74,6 +75,7 @@ def merge(program, recipe, scratch, threads):
     out = scratch / "merged"
     shutil.rmtree(out, ignore_errors=True)
     command = [program, "merge", recipe, out, "--quiet"] + (["--threads", str(threads)] if threads else [])
+    os.sync()
     peak, before, start = [0], os.times(), time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     watcher = threading.Thread(target=peak_private, args=(process, peak))
@@ -103,19 +105,23 @@ def main():
         for i, name in enumerate(names):
             recipes[name] = scratch / f"recipe-{i}.yml"
             recipes[name].write_text(RECIPES[name].format(base=base, a=a, b=b))
-        copies, rows = [], {name: [] for name in names}
+        rows = {name: [] for name in names}
         copy([base, a, b], scratch)  # warms the page cache
         for _ in range(arguments.runs):
-            copies.append(copy([base, a, b], scratch))
             for name, recipe in recipes.items():
-                rows[name].append(merge(arguments.program, recipe, scratch, arguments.threads))
-        print(f"plain copy: median {statistics.median(copies):.2f} s (least {min(copies):.2f}, greatest {max(copies):.2f}), {arguments.runs} rounds")
-        print(f"{'recipe':24} {'ratio':>6} {'least':>6} {'most':>6} {'CPU s':>6} {'private MB':>10}")
+                copied = copy([base, a, b], scratch)
+                rows[name].append((copied, *merge(arguments.program, recipe, scratch, arguments.threads)))
+        copies = [run[0] for runs in rows.values() for run in runs]
+        print(f"plain copy: median {statistics.median(copies):.2f} s (least {min(copies):.2f}, greatest {max(copies):.2f})")
+        print(f"{'recipe':24} {'of medians':>10} {'median':>7} {'least':>6} {'most':>6} {'seconds':>8} {'CPU s':>6} {'private MB':>10}")
         for name, runs in rows.items():
-            ratios = [seconds / copied for (seconds, _, _), copied in zip(runs, copies)]
-            cpu, peak = statistics.median(run[1] for run in runs), max(run[2] for run in runs)
-            print(f"{name:24} {statistics.median(ratios):6.2f} {min(ratios):6.2f} {max(ratios):6.2f} {cpu:6.2f} {peak / 1e6:10.0f}")
-
+            copied, seconds, cpu, peaks = zip(*runs)
+            ratios = [second / copied for second, copied in zip(seconds, copied)]
+            of_medians = statistics.median(seconds) / statistics.median(copied)
+            print(
+                f"{name:24} {of_medians:10.2f} {statistics.median(ratios):7.2f} {min(ratios):6.2f} {max(ratios):6.2f} "
+                f"{statistics.median(seconds):8.2f} {statistics.median(cpu):6.2f} {max(peaks) / 1e6:10.0f}"
+            )
 
 if __name__ == "__main__":
     main()
