@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use deltaic_checkpoint::{ModelReference, Result};
+use deltaic_merge::PlanOptions;
 use deltaic_merge::recipe::{Document, UnknownPolicy, parse};
-use deltaic_merge::{PlanOptions, output};
 
 use crate::arguments::{Dare, Of, Rescale};
 use crate::messages::Messages;
@@ -21,7 +21,6 @@ pub fn run(arguments: &Dare, messages: &Messages) -> Result<()> {
     }
     let options = PlanOptions { shard_bytes: arguments.out_shard_size, ..PlanOptions::default() };
     let plan = crate::reading::resolve(recipe, options, messages)?;
-    output::check_out(&plan, &arguments.out, arguments.running.force)?;
     super::merge::write(&plan, &arguments.out, &arguments.running, messages)
 }
 

@@ -15,8 +15,8 @@ use crate::tables;
 
 pub fn run(arguments: &Merge, messages: &Messages) -> Result<()> {
     let plan = read_plan(&arguments.recipe, &arguments.reading, messages)?;
-    output::check_out(&plan, &arguments.out, arguments.running.force)?;
     if arguments.dry_run {
+        output::check_out(&plan, &arguments.out, arguments.running.force)?;
         print(&super::plan::shown(&plan, arguments.running.json));
         return Ok(());
     }

@@ -7,8 +7,7 @@ use deltaic_kernels::{ElectedSigns, Kernels, Ties as TiesAtTheCut, magnitude_of_
 use super::{
     Base, Block, Default, Definition, Kind, Method, ModelWide, Paper, Parameter, Prepared, Preset, Scope, Setup, TensorMerge, parameters,
 };
-use crate::gather::Operands;
-use crate::gather::{Gathered, Tally, Wanted, bin_of, histogram};
+use crate::gather::{Gathered, Operands, Tally, Wanted, bin_of, histogram};
 use crate::sparsifiers::complement;
 
 pub(super) struct PaperTies;
