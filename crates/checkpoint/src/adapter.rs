@@ -445,6 +445,13 @@ impl TensorSource for AdaptedModel {
     fn metadata(&self) -> &BTreeMap<String, String> {
         self.base.metadata()
     }
+
+    fn file_paths(&self) -> Vec<PathBuf> {
+        let mut files = self.base.file_paths();
+        files.extend(self.file.file_paths());
+        files.push(self.config.path().to_owned());
+        files
+    }
 }
 
 impl Factors {

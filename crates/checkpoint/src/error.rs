@@ -31,6 +31,15 @@ impl Error {
         self
     }
 
+    /// The same error with one more thing that can be done.
+    pub fn and_help(mut self, help: impl fmt::Display) -> Self {
+        self.help = Some(match self.help {
+            Some(first) => format!("{first}; {help}"),
+            None => help.to_string(),
+        });
+        self
+    }
+
     /// The message in one piece, without the help.
     pub fn message(&self) -> &str {
         &self.message

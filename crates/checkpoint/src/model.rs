@@ -95,4 +95,8 @@ impl TensorSource for Checkpoint {
     fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
+
+    fn file_paths(&self) -> Vec<PathBuf> {
+        self.files.iter().flat_map(TensorSource::file_paths).collect()
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
+use std::path::PathBuf;
 
 use crate::dtype::DType;
 use crate::error::Result;
@@ -48,4 +49,7 @@ pub trait TensorSource: Send + Sync + Debug {
 
     /// String metadata that the source carries (safetensors' `__metadata__`), joined over its files.
     fn metadata(&self) -> &BTreeMap<String, String>;
+
+    /// The files that decide its elements, in a fixed order: weights, and what says how they are added. By their content it is known.
+    fn file_paths(&self) -> Vec<PathBuf>;
 }

@@ -57,9 +57,9 @@ pub struct Reading {
     /// Seed of the random masks, for recipes that give none
     #[arg(long, value_name = "SEED")]
     pub random_seed: Option<u64>,
-    /// Greatest size of a shard: 5GB, 500MB, 2GiB; 0 for one shard
-    #[arg(long, default_value = "5GB", value_name = "SIZE", value_parser = size)]
-    pub out_shard_size: u64,
+    /// Greatest size of a shard: 5GB, 500MB, 2GiB; 0 for one shard [default: 5GB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub out_shard_size: Option<u64>,
     /// Merge models of different architectures all the same
     #[arg(long)]
     pub allow_crimes: bool,
@@ -162,9 +162,18 @@ pub struct Running {
     /// Replace OUT where it exists, in one step and only when the new model is whole
     #[arg(long)]
     pub force: bool,
-    /// Fail, and write nothing, where an element of the output is NaN or infinite
+    /// Go on with what an earlier run of this merge left, or begin where there is nothing
+    #[arg(long)]
+    pub resume: bool,
+    /// Fail, and write nothing, as soon as an element of the output is NaN or infinite
     #[arg(long)]
     pub deny_nan: bool,
+    /// Checks of models and result: homology, configurations, what the output's dtype loses, the finished folder
+    #[arg(long, value_enum, default_value_t = Checks::All)]
+    pub checks: Checks,
+    /// Record the SHA-256 of all bytes of the sources in deltaic.yml, not only of samples; reads them once more
+    #[arg(long)]
+    pub hash: bool,
     /// Do not write a model card
     #[arg(long)]
     pub no_write_model_card: bool,
@@ -176,6 +185,14 @@ pub struct Running {
     /// Print the result as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Checks {
+    /// All of them
+    All,
+    /// None
+    None,
 }
 
 /// Merge models as a recipe says
@@ -234,9 +251,9 @@ pub struct Dare {
     /// The dtype written: float32, float16, bfloat16
     #[arg(long, value_name = "DTYPE")]
     pub out_dtype: Option<String>,
-    /// Greatest size of a shard: 5GB, 500MB, 2GiB; 0 for one shard
-    #[arg(long, default_value = "5GB", value_name = "SIZE", value_parser = size)]
-    pub out_shard_size: u64,
+    /// Greatest size of a shard: 5GB, 500MB, 2GiB; 0 for one shard [default: 5GB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub out_shard_size: Option<u64>,
     #[command(flatten)]
     pub running: Running,
 }

@@ -17,4 +17,4 @@ pub mod sparsifiers;
 
 pub use engine::Progress;
 pub use output::{MergeOptions, Merged, merge};
-pub use plan::{Plan, PlanOptions};
+pub use plan::{Plan, PlanOptions, SHARD_BYTES};

@@ -131,6 +131,10 @@ impl TensorSource for SafetensorsFile {
     fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
+
+    fn file_paths(&self) -> Vec<PathBuf> {
+        vec![self.path.clone()]
+    }
 }
 
 /// Checks that `start .. start + count` lies within the tensor, sizes the window for it, and lets `read` fill it.

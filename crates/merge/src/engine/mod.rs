@@ -20,8 +20,47 @@ use crate::plan::{Action, Plan, TensorPlan};
 
 /// Where the output's bytes go.
 pub(crate) trait Sink: Sync {
-    /// Writes `bytes` of tensor number `tensor` at byte `offset` of it.
+    /// Whether these elements of a tensor are wanted. A tensor of which none are is passed over.
+    fn wants(&self, _tensor: usize, _start: u64, _count: usize) -> bool {
+        true
+    }
+
+    /// Takes `bytes` of tensor number `tensor` at byte `offset` of it.
     fn write(&self, tensor: usize, offset: u64, bytes: &[u8]) -> Result<()>;
+
+    /// All that is wanted of a tensor was taken.
+    fn finished(&self, _tensor: usize, _counts: Counts) -> Result<()> {
+        Ok(())
+    }
+
+    /// What an earlier run has gathered over the whole model.
+    fn model_wide(&self) -> Option<Vec<f64>> {
+        None
+    }
+
+    /// What was gathered over the whole model.
+    fn gathered(&self, _numbers: &[f64]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// What was counted over a tensor of the output.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counts {
+    /// Elements that are NaN or infinite.
+    pub non_finite: u64,
+    /// Of a sample of the elements, those that the merge moved away from the base.
+    pub moved: u64,
+    /// Of these, those that the output's dtype rounds to what it rounds the base to.
+    pub swallowed: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.non_finite += other.non_finite;
+        self.moved += other.moved;
+        self.swallowed += other.swallowed;
+    }
 }
 
 /// How far a run has come.
@@ -45,12 +84,16 @@ pub struct Progress {
 pub(crate) struct Control<'a> {
     pub threads: usize,
     pub kernels: Kernels,
+    /// Whether deltas that the output's dtype swallows are counted.
+    pub count_swallowed: bool,
+    /// Whether the first element that is NaN or infinite ends the run.
+    pub deny_nan: bool,
     pub cancel: &'a AtomicBool,
     pub progress: &'a (dyn Fn(Progress) + Sync),
 }
 
-/// Runs the plan. Returns how many elements of each tensor are NaN or infinite.
-pub(crate) fn run(plan: &Plan, sink: &dyn Sink, control: &Control<'_>) -> Result<Vec<u64>> {
+/// Runs the plan. What it counts, the sink is told.
+pub(crate) fn run(plan: &Plan, sink: &dyn Sink, control: &Control<'_>) -> Result<()> {
     let sources: Vec<&dyn TensorSource> = plan.sources.iter().map(|source| &*source.tensors).collect();
     let run = Run {
         plan,
@@ -65,22 +108,17 @@ pub(crate) fn run(plan: &Plan, sink: &dyn Sink, control: &Control<'_>) -> Result
         read: AtomicUsize::new(1),
     };
     if let Some(model_wide) = &plan.model_wide {
-        let mut model_wide = model_wide.fresh();
-        while let Some(wanted) = model_wide.wants() {
-            let store = Mutex::new(Store::new(wanted, 0));
-            run.drive(&Goal::Gather { model_wide: &*model_wide, store: &store })?;
-            model_wide.take(store.into_inner().unwrap_or_else(PoisonError::into_inner).finish());
-            run.read.fetch_add(1, Ordering::Relaxed);
-        }
-        let numbers = model_wide.numbers();
+        let numbers = match sink.model_wide() {
+            Some(numbers) => numbers,
+            None => run.gather_over_the_model(&**model_wide)?,
+        };
         for tensor in &run.tensors {
             if let Some(merge) = &mut tensor.stages.write().unwrap_or_else(PoisonError::into_inner).merge {
                 merge.take_model_wide(&numbers);
             }
         }
     }
-    run.drive(&Goal::Write)?;
-    Ok(run.tensors.iter().map(|tensor| tensor.non_finite.load(Ordering::Relaxed)).collect())
+    run.drive(&Goal::Write)
 }
 
 /// What a drive over all tensors is for.
@@ -110,7 +148,7 @@ struct TensorRun {
     pass: RwLock<Option<Pass>>,
     stores: Mutex<Vec<Store>>,
     windows_left: AtomicUsize,
-    non_finite: AtomicU64,
+    counts: Mutex<Counts>,
 }
 
 impl TensorRun {
@@ -127,7 +165,7 @@ impl TensorRun {
             pass: RwLock::new(None),
             stores: Mutex::new(Vec::new()),
             windows_left: AtomicUsize::new(0),
-            non_finite: AtomicU64::new(0),
+            counts: Mutex::default(),
         }
     }
 
@@ -209,6 +247,20 @@ impl Drop for Alarm<'_> {
 }
 
 impl Run<'_> {
+    /// Numbers over the whole model, in as many reads of all sources as it takes.
+    fn gather_over_the_model(&self, model_wide: &dyn ModelWide) -> Result<Vec<f64>> {
+        let mut model_wide = model_wide.fresh();
+        while let Some(wanted) = model_wide.wants() {
+            let store = Mutex::new(Store::new(wanted, 0));
+            self.drive(&Goal::Gather { model_wide: &*model_wide, store: &store })?;
+            model_wide.take(store.into_inner().unwrap_or_else(PoisonError::into_inner).finish());
+            self.read.fetch_add(1, Ordering::Relaxed);
+        }
+        let numbers = model_wide.numbers();
+        self.sink.gathered(&numbers)?;
+        Ok(numbers)
+    }
+
     /// Takes every tensor to the goal.
     fn drive(&self, goal: &Goal<'_>) -> Result<()> {
         self.elements_done.store(0, Ordering::Relaxed);
@@ -270,6 +322,11 @@ impl Run<'_> {
         let elements = plan.elements();
         let Some(pass) = tensor.next_pass(goal, over).filter(|_| elements > 0) else { return Vec::new() };
         let stages = tensor.stages.read().unwrap_or_else(PoisonError::into_inner);
+        // Nothing is gathered for a tensor of which nothing is wanted.
+        if matches!(goal, Goal::Write) && over.is_none() && self.windows(number, &Pass::Write, &stages).is_empty() {
+            self.elements_done.fetch_add(elements, Ordering::Relaxed);
+            return Vec::new();
+        }
         let wanted: Vec<_> = match &pass {
             Pass::Sparsifiers(targets) => targets.iter().filter_map(|&(i, j)| stages.chains[i][j].wants()).collect(),
             Pass::Merge => stages.merge.iter().filter_map(|merge| merge.wants()).collect(),
@@ -277,16 +334,23 @@ impl Run<'_> {
         };
         *tensor.stores.lock().unwrap_or_else(PoisonError::into_inner) =
             wanted.into_iter().map(|wanted| Store::new(wanted, elements)).collect();
-        let whole_rows = pass == Pass::Write && stages.merge.as_ref().is_some_and(|merge| merge.whole_rows());
+        let windows = self.windows(number, &pass, &stages);
+        tensor.windows_left.store(windows.len(), Ordering::Release);
+        *tensor.pass.write().unwrap_or_else(PoisonError::into_inner) = Some(pass);
+        windows
+    }
+
+    /// The windows of a pass over a tensor; of the last pass those that the sink wants.
+    fn windows(&self, number: usize, pass: &Pass, stages: &Stages) -> Vec<(usize, Range)> {
+        let (plan, writes) = (&self.plan.tensors[number], *pass == Pass::Write);
+        let whole_rows = writes && stages.merge.as_ref().is_some_and(|merge| merge.whole_rows());
         let step = match &plan.action {
             Action::Merge { row, inputs, .. } if whole_rows => self.window.next_multiple_of(rows_unit(*row, inputs)),
             _ => self.window,
         };
-        let windows: Vec<_> =
-            (0..elements).step_by(step).map(|start| (number, Range { start, count: step.min((elements - start) as usize) })).collect();
-        tensor.windows_left.store(windows.len(), Ordering::Release);
-        *tensor.pass.write().unwrap_or_else(PoisonError::into_inner) = Some(pass);
-        windows
+        let elements = plan.elements();
+        let ranges = (0..elements).step_by(step).map(|start| Range { start, count: step.min((elements - start) as usize) });
+        ranges.filter(|range| !writes || self.sink.wants(number, range.start, range.count)).map(|range| (number, range)).collect()
     }
 
     /// Works on one window; the last one of a pass starts the next.
@@ -309,6 +373,9 @@ impl Run<'_> {
         (self.control.progress)(self.progress());
         if tensor.windows_left.fetch_sub(1, Ordering::AcqRel) == 1 {
             tensor.end_pass(&pass);
+            if pass == Pass::Write {
+                self.sink.finished(number, *tensor.counts.lock().unwrap_or_else(PoisonError::into_inner))?;
+            }
             let windows = self.begin_pass(goal, number, Some(&pass));
             let mut queue = queue.lock().unwrap_or_else(PoisonError::into_inner);
             if windows.is_empty() {
@@ -332,10 +399,17 @@ impl Run<'_> {
             }
             (Pass::Model, Goal::Write) => unreachable!("the model is gathered before anything is written"),
             (Pass::Write, _) => {
-                let (bytes, non_finite) = worker.map(plan, &stages, range)?;
+                let (bytes, counts) = worker.map(plan, &stages, range, self.control.count_swallowed)?;
+                if self.control.deny_nan && counts.non_finite > 0 {
+                    return Err(Error::new(format!(
+                        "{}: elements of the output are NaN or infinite ({} of those from element {} on)",
+                        plan.name, counts.non_finite, range.start
+                    ))
+                    .help("a source has such elements; without --deny-nan they are written and reported"));
+                }
                 self.sink.write(number, range.start * plan.dtype.size() as u64, bytes)?;
                 self.bytes_written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                tensor.non_finite.fetch_add(non_finite, Ordering::Relaxed);
+                *tensor.counts.lock().unwrap_or_else(PoisonError::into_inner) += counts;
             }
         }
         let mut stores = tensor.stores.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,8 +1,9 @@
 //! One worker: reads windows of the sources, walks over them block by block, gathers or writes.
 
 use deltaic_checkpoint::{DType, Result, TensorSource, Window};
-use deltaic_kernels::Kernels;
+use deltaic_kernels::{FloatFormat, Kernels};
 
+use super::Counts;
 use super::tally::Part;
 use crate::gather::{BLOCK, Operands, Tally, Wanted};
 use crate::methods::{Block, ModelWide, TensorMerge};
@@ -34,6 +35,7 @@ pub(super) struct Worker<'a> {
     inputs: Vec<Operand>,
     out: Vec<f32>,
     bytes: Vec<u8>,
+    base_bytes: Vec<u8>,
     /// What the window at hand gathers; one part for each target.
     pub parts: Vec<Part>,
     /// Bytes read so far.
@@ -62,7 +64,7 @@ impl Operand {
 impl<'a> Worker<'a> {
     pub fn new(sources: &'a [&'a dyn TensorSource], kernels: Kernels) -> Self {
         let (base, inputs, parts) = (Operand::new(), Vec::new(), Vec::new());
-        Self { sources, kernels, base, inputs, out: Vec::new(), bytes: Vec::new(), parts, bytes_read: 0 }
+        Self { sources, kernels, base, inputs, out: Vec::new(), bytes: Vec::new(), base_bytes: Vec::new(), parts, bytes_read: 0 }
     }
 
     fn read(&mut self, tensor: &SourceTensor, range: Range, input: Option<usize>) -> Result<()> {
@@ -196,49 +198,72 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Computes one window of the output. Returns its bytes and how many of its elements are NaN or infinite.
-    pub fn map(&mut self, plan: &TensorPlan, stages: &Stages, range: Range) -> Result<(&[u8], u64)> {
+    /// Computes one window of the output. Returns its bytes and what was counted over them.
+    pub fn map(&mut self, plan: &TensorPlan, stages: &Stages, range: Range, count_swallowed: bool) -> Result<(&[u8], Counts)> {
         match (&plan.action, &stages.merge) {
             (Action::Copy(tensor), _) => self.copy(plan, tensor, range),
-            (Action::Merge { row, inputs, .. }, Some(merge)) => {
+            (Action::Merge { base, row, inputs, .. }, Some(merge)) => {
                 self.read_inputs(plan, range, |_| true)?;
                 let kernels = self.kernels;
                 let format = plan.dtype.float_format().expect("only floating tensors are merged");
                 let unit = if merge.whole_rows() { rows_unit(*row, inputs).min(range.count) } else { BLOCK };
                 self.bytes.resize(range.count * format.size(), 0);
-                let mut non_finite = 0;
+                let mut counts = Counts::default();
+                let every = if count_swallowed && base.is_some() { sampled_every(plan.elements()) } else { u64::MAX };
                 for at in blocks(range, unit) {
                     self.load_all(plan, stages, at, merge.operands());
                     self.out.resize(at.count, 0.0);
                     self.with_block(plan, |block, out, _| merge.map(kernels, block, *row as usize, out));
-                    let bytes = &mut self.bytes[at.offset * format.size()..][..at.count * format.size()];
-                    non_finite += kernels.narrow(format, &self.out, bytes);
+                    let place = at.offset * format.size()..(at.offset + at.count) * format.size();
+                    counts.non_finite += kernels.narrow(format, &self.out, &mut self.bytes[place.clone()]);
+                    if every != u64::MAX && (at.element / unit as u64).is_multiple_of(every) {
+                        self.count_swallowed(format, place, &mut counts);
+                    }
                 }
-                Ok((&self.bytes, non_finite))
+                Ok((&self.bytes, counts))
             }
             (Action::Merge { .. }, None) => unreachable!("a merge has its arithmetic"),
         }
     }
 
+    /// Counts the elements of the block at hand that the merge moved away from the base, and those of them that are rounded to the base.
+    fn count_swallowed(&mut self, format: FloatFormat, place: std::ops::Range<usize>, counts: &mut Counts) {
+        self.base_bytes.resize(place.len(), 0);
+        self.kernels.narrow(format, &self.base.block, &mut self.base_bytes);
+        let rounded = self.bytes[place].chunks_exact(format.size()).zip(self.base_bytes.chunks_exact(format.size()));
+        for ((out, base), (written, unmoved)) in self.out.iter().zip(&self.base.block).zip(rounded) {
+            let moved = out.to_bits() != base.to_bits();
+            counts.moved += u64::from(moved);
+            counts.swallowed += u64::from(moved && written == unmoved);
+        }
+    }
+
     /// Copies a window: bit for bit where the dtype stays, else rounded once.
-    fn copy(&mut self, plan: &TensorPlan, tensor: &SourceTensor, range: Range) -> Result<(&[u8], u64)> {
+    fn copy(&mut self, plan: &TensorPlan, tensor: &SourceTensor, range: Range) -> Result<(&[u8], Counts)> {
         self.read(tensor, range, None)?;
+        let mut counts = Counts::default();
         let (Some(from), Some(to)) = (self.base.window.dtype.float_format(), plan.dtype.float_format()) else {
-            return Ok((&self.base.window.bytes, 0));
+            return Ok((&self.base.window.bytes, counts));
         };
         let same = from == to;
         self.bytes.resize(if same { 0 } else { range.count * to.size() }, 0);
-        let mut non_finite = 0;
         for at in blocks(range, BLOCK) {
             self.base.widen(self.kernels, at.offset, at.count);
-            non_finite += if same {
+            counts.non_finite += if same {
                 self.kernels.count_non_finite(&self.base.block)
             } else {
                 self.kernels.narrow(to, &self.base.block, &mut self.bytes[at.offset * to.size()..][..at.count * to.size()])
             };
         }
-        Ok((if same { &self.base.window.bytes } else { &self.bytes }, non_finite))
+        Ok((if same { &self.base.window.bytes } else { &self.bytes }, counts))
     }
+}
+
+/// Of a tensor of so many elements every how many-th block is looked at for swallowed deltas: a sixteenth of a large one is enough to know
+/// the share, and costs nothing that can be measured.
+fn sampled_every(elements: u64) -> u64 {
+    const WHOLE: u64 = 1 << 16;
+    if elements <= WHOLE { 1 } else { 16 }
 }
 
 /// Turns a block of weights into deltas, or the other way.

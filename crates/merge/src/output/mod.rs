@@ -1,30 +1,48 @@
 //! From a plan to a finished model folder: written beside its place, then renamed.
 
 mod card;
+mod disk;
 mod folder;
+mod journal;
+mod place;
 mod provenance;
 mod shards;
+mod side_files;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use deltaic_checkpoint::{Context, Error, Result, SideFiles};
+use deltaic_checkpoint::{Error, FileIdentity, Result};
 use deltaic_kernels::{InstructionSet, Kernels};
 
+pub use self::place::check_out;
+
+use self::disk::{Disk, RealDisk};
 use self::folder::PartialFolder;
+use self::place::Place;
 use self::shards::Shards;
-use crate::engine::{self, Control, Progress};
+use crate::engine::{self, Control, Counts, Progress};
 use crate::plan::Plan;
+use crate::recipe::{self, Document, Recorded, UnknownPolicy};
 
 /// How a merge is run; nothing of it changes a byte of the weights.
 #[derive(Debug, Clone)]
 pub struct MergeOptions {
     /// Number of worker threads.
     pub threads: usize,
-    /// Replace OUT where it exists, and a partial folder that an earlier run left.
+    /// Replace the model at OUT where there is one, and a partial folder that an earlier run left.
     pub force: bool,
+    /// Go on with what an earlier run of the same plan left.
+    pub resume: bool,
     /// Fail where an element of the output is NaN or infinite.
     pub deny_nan: bool,
+    /// Check the result before it takes its place, and count what its dtype swallows of the deltas.
+    pub checks: bool,
+    /// Record the SHA-256 of all bytes of the sources, not only of samples.
+    pub hash: bool,
     /// Write a model card.
     pub model_card: bool,
     /// The instruction set of the kernels; without one the best of this machine.
@@ -34,7 +52,23 @@ pub struct MergeOptions {
 impl Default for MergeOptions {
     fn default() -> Self {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        Self { threads, force: false, deny_nan: false, model_card: true, instruction_set: None }
+        let (force, resume, deny_nan, checks, hash, model_card) = (false, false, false, true, false, true);
+        Self { threads, force, resume, deny_nan, checks, hash, model_card, instruction_set: None }
+    }
+}
+
+impl MergeOptions {
+    /// The kernels to use.
+    ///
+    /// # Errors
+    /// This machine does not have the instruction set that was asked for.
+    pub(crate) fn kernels(&self) -> Result<Kernels> {
+        match self.instruction_set {
+            None => Ok(Kernels::detect()),
+            Some(set) => {
+                Kernels::with(set).ok_or_else(|| Error::new(format!("this machine does not have the instruction set {}", set.name())))
+            }
+        }
     }
 }
 
@@ -45,102 +79,108 @@ pub struct Merged {
     pub folder: PathBuf,
     /// Bytes of all its files.
     pub bytes: u64,
+    /// Bytes of the weights that an earlier run had written; all of them where it was whole already.
+    pub kept_bytes: u64,
     /// Tensors with elements that are NaN or infinite, and how many of them.
     pub non_finite: Vec<(String, u64)>,
+    /// What the user should know of the result.
+    pub warnings: Vec<String>,
 }
 
 /// Writes the merged model to `out`. `progress` is called after every window, from any worker; `cancel` stops the work.
 ///
 /// # Errors
-/// `out` is in use, a source cannot be read, there is no space, or the work was cancelled. Then nothing is left behind, and what was at
-/// `out` before is there still.
+/// `out` is in use, a source cannot be read or changes, there is no space, a check finds the result broken, or the work was cancelled.
+/// What was at `out` before is there still. Where tensors were finished they are kept beside `out`, and the help says where; else
+/// nothing is left behind.
 pub fn merge(plan: &Plan, out: &Path, options: &MergeOptions, cancel: &AtomicBool, progress: &(dyn Fn(Progress) + Sync)) -> Result<Merged> {
-    let kernels = match options.instruction_set {
-        None => Kernels::detect(),
-        Some(set) => {
-            Kernels::with(set).ok_or_else(|| Error::new(format!("this machine does not have the instruction set {}", set.name())))?
-        }
+    merge_on(&RealDisk, plan, out, options, cancel, progress)
+}
+
+fn merge_on(
+    disk: &dyn Disk,
+    plan: &Plan,
+    out: &Path,
+    options: &MergeOptions,
+    cancel: &AtomicBool,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Merged> {
+    let kernels = options.kernels()?;
+    if options.resume
+        && let Some(merged) = whole_already(plan, out)?
+    {
+        return Ok(merged);
+    }
+    check_out(plan, out, options)?;
+    let partial = PartialFolder::create(out, &plan.hash(), plan.layout.file_bytes(), options)?;
+    let control = Control {
+        threads: options.threads,
+        kernels,
+        count_swallowed: options.checks,
+        deny_nan: options.deny_nan,
+        cancel,
+        progress,
     };
-    check_out(plan, out, options.force)?;
-    let partial = PartialFolder::create(out, &plan.hash(), plan.layout.file_bytes(), options.force)?;
-    let shards = Shards::create(plan, partial.path())?;
-    let control = Control { threads: options.threads, kernels, cancel, progress };
-    let non_finite = engine::run(plan, &shards, &control)?;
-    let counted = plan.tensors.iter().zip(non_finite).filter(|(_, count)| *count > 0);
-    let non_finite: Vec<(String, u64)> = counted.map(|(tensor, count)| (tensor.name.clone(), count)).collect();
-    if let (true, [(tensor, count), ..]) = (options.deny_nan, &non_finite[..]) {
-        return Err(Error::new(format!(
-            "{tensor}: {count} elements of the output are NaN or infinite, as in {} tensors",
-            non_finite.len()
-        ))
-        .help("a source has such elements; without --deny-nan they are written and reported"));
+    let mut merged = write(disk, plan, &partial, options, &control).map_err(|error| partial.left_behind(error))?;
+    merged.bytes = partial.commit(options.force).map_err(|error| partial.left_behind(error))?;
+    merged.folder = out.to_owned();
+    Ok(merged)
+}
+
+/// Writes all files of the model into the partial folder, and checks them.
+fn write(disk: &dyn Disk, plan: &Plan, partial: &PartialFolder, options: &MergeOptions, control: &Control<'_>) -> Result<Merged> {
+    let shards = Shards::open(disk, plan, partial.path(), partial.resumed)?;
+    let run = std::thread::scope(|scope| {
+        scope.spawn(|| shards.keep_journal());
+        let run = engine::run(plan, &shards, control);
+        shards.close();
+        run
+    });
+    if let Err(error) = plan.sources.iter().flat_map(|source| &source.files).try_for_each(FileIdentity::check_unchanged) {
+        partial.discard();
+        return Err(error);
     }
+    // Whatever happens from here on, a later run finds what is done.
+    shards.note_down_all();
+    if shards.is_worth_keeping() {
+        partial.keep();
+    }
+    run?;
     shards.finish()?;
-    write_side_files(plan, partial.path(), options)?;
-    let bytes = partial.commit(out, options.force)?;
-    Ok(Merged { folder: out.to_owned(), bytes, non_finite })
+    side_files::write(disk, plan, partial.path(), options, control.cancel)?;
+    let counts = shards.counts();
+    let non_finite = plan.tensors.iter().zip(&counts).filter(|(_, counts)| counts.non_finite > 0);
+    Ok(Merged {
+        folder: PathBuf::new(),
+        bytes: 0,
+        kept_bytes: shards.kept_bytes(),
+        non_finite: non_finite.map(|(tensor, counts)| (tensor.name.clone(), counts.non_finite)).collect(),
+        warnings: if options.checks { swallowed(plan, &counts) } else { Vec::new() },
+    })
 }
 
-/// Says early what [`merge`] would say: whether `out` can be written to.
-///
-/// # Errors
-/// `out` is a file, a folder with something in it (unless `force`), or one of the sources.
-pub fn check_out(plan: &Plan, out: &Path, force: bool) -> Result<()> {
-    if out.is_symlink() {
-        return Err(Error::new(format!("{}: a symbolic link", out.display()))
-            .help("name the folder itself, so that it can be replaced in one step"));
-    }
-    let real = real_place(out)?;
-    for located in plan.sources.iter().flat_map(|source| std::iter::once(&source.model).chain(&source.adapter)) {
-        let source = located.path.canonicalize().unwrap_or_else(|_| located.path.clone());
-        if source.starts_with(&real) || real.starts_with(&source) || has_files_in(&source, &real) {
-            return Err(Error::new(format!("{}: this is where a source of the merge lies ({})", out.display(), located.path.display()))
-                .help("choose another folder for the output: sources are never overwritten, not even with --force"));
-        }
-    }
-    if !real.exists() {
-        return Ok(());
-    }
-    if !real.is_dir() {
-        return Err(Error::new(format!("{}: a file, not a folder", out.display())).help("choose a folder for the output"));
-    }
-    let empty = out.read_dir().context("reading the folder", out)?.next().is_none();
-    if !empty && !force {
-        return Err(
-            Error::new(format!("{}: the folder is not empty", out.display())).help("choose another folder, or replace it with --force")
-        );
-    }
-    Ok(())
+fn swallowed(_plan: &Plan, _counts: &[Counts]) -> Vec<String> {
+    Vec::new()
 }
 
-/// Whether a folder's files are links to files below another.
-fn has_files_in(folder: &Path, other: &Path) -> bool {
-    let real = folder.read_dir().into_iter().flatten().flatten().filter_map(|entry| entry.path().canonicalize().ok());
-    real.into_iter().any(|file| file.starts_with(other))
+/// What `deltaic.yml` of a folder records; None where there is none that can be read.
+fn recorded(folder: &Path) -> Option<Recorded> {
+    let document = Document::read(&folder.join("deltaic.yml")).ok()?;
+    recipe::parse(Arc::new(document), UnknownPolicy::Ignore).ok()?.0.recorded
 }
 
-/// Where a path leads, links resolved as far as it exists.
-fn real_place(path: &Path) -> Result<PathBuf> {
-    let absolute = std::path::absolute(path).context("resolving the path", path)?;
-    let existing = absolute.ancestors().find_map(|ancestor| Some((ancestor.canonicalize().ok()?, absolute.strip_prefix(ancestor).ok()?)));
-    // Components, not `join`: an empty rest would leave a separator behind.
-    Ok(existing.map_or_else(|| absolute.clone(), |(real, rest)| real.components().chain(rest.components()).collect()))
-}
-
-/// config.json, tokenizer, other side files, recipe, provenance and card.
-fn write_side_files(plan: &Plan, folder: &Path, options: &MergeOptions) -> Result<()> {
-    let from = |source: usize| Ok((plan.sources[source].folder(), SideFiles::of(plan.sources[source].folder())?));
-    if let Some(donor) = plan.tokenizer_from {
-        let (donor, files): (&Path, SideFiles) = from(donor)?;
-        files.tokenizer_and_templates().into_iter().try_for_each(|file| folder::copy(donor, file, folder))?;
+/// The output that an earlier run of the plan has put in place.
+fn whole_already(plan: &Plan, out: &Path) -> Result<Option<Merged>> {
+    let length = |name: &str| out.join(name).metadata().map_or(0, |metadata| metadata.len());
+    let hash = plan.hash();
+    let whole = recorded(out).is_some_and(|recorded| recorded.plan == hash)
+        && plan.layout.shards().iter().all(|shard| length(&shard.file_name) == shard.length)
+        && out.join("config.json").exists();
+    if !whole {
+        return Ok(None);
     }
-    let (donor, files): (&Path, SideFiles) = from(plan.side_files_from)?;
-    files.others().into_iter().try_for_each(|file| folder::copy(donor, file, folder))?;
-    folder::write(&folder.join("config.json"), plan.config.to_json().as_bytes())?;
-    folder::write(&folder.join("mergekit_config.yml"), plan.recipe.document.text.as_bytes())?;
-    folder::write(&folder.join("deltaic.yml"), provenance::text(plan).as_bytes())?;
-    if options.model_card {
-        folder::write(&folder.join("README.md"), card::text(plan).as_bytes())?;
-    }
-    Ok(())
+    folder::remove_replaced(&Place::of(out)?.partial(&hash))?;
+    let bytes = out.read_dir().into_iter().flatten().flatten().filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len());
+    let (non_finite, warnings) = (Vec::new(), vec![format!("{}: whole already, nothing was left to do", out.display())]);
+    Ok(Some(Merged { folder: out.to_owned(), bytes: bytes.sum(), kept_bytes: plan.layout.total_size(), non_finite, warnings }))
 }

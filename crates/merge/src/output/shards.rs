@@ -1,61 +1,189 @@
-//! The output's weights: shards of known length, written window by window at final offsets.
+//! The output's weights: shards of known length, written window by window at final offsets, and a journal of what is done.
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use deltaic_checkpoint::{Context, Result, TensorPlace};
-use rustix::fs::FallocateFlags;
+use deltaic_checkpoint::{Error, Result, TensorPlace};
 
-use crate::engine::Sink;
+use super::disk::{Disk, failed, write_file};
+use super::journal::{Finished, Journal, Record};
+use crate::engine::{Counts, Sink};
 use crate::plan::Plan;
 
+/// How long finished tensors are collected before they are synced and put into the journal: what a crash can cost, and more.
+const PERIOD: Duration = Duration::from_millis(500);
+
 /// The shards of an output while they are written.
-pub(super) struct Shards {
+pub(super) struct Shards<'a> {
+    disk: &'a dyn Disk,
     files: Vec<(PathBuf, File)>,
     /// By tensor, in the plan's order.
     places: Vec<TensorPlace>,
+    /// By tensor: what was counted over it, where it is done.
+    finished: Mutex<Vec<Option<Counts>>>,
+    /// By tensor: whether an earlier run wrote it.
+    kept: Vec<bool>,
+    model_wide: Option<Vec<f64>>,
+    notes: Mutex<Notes>,
+    noted: Condvar,
 }
 
-impl Shards {
-    /// Makes the files at their full length, space reserved where the file system can, and writes headers and index.
-    pub fn create(plan: &Plan, folder: &Path) -> Result<Self> {
+/// What is to go into the journal.
+struct Notes {
+    journal: Journal,
+    waiting: Vec<Record>,
+    /// Whether anything at all is in the journal.
+    any: bool,
+    closing: bool,
+    failure: Option<Error>,
+}
+
+impl<'a> Shards<'a> {
+    /// Makes the files at their full length, space reserved where the file system can, and writes headers and index. With `resume` what
+    /// the folder's journal says is done is kept.
+    pub fn open(disk: &'a dyn Disk, plan: &Plan, folder: &Path, resume: bool) -> Result<Self> {
+        let (journal, mut finished) =
+            if resume { Journal::open(disk, folder, plan)? } else { (Journal::create(disk, folder, plan)?, Finished::default()) };
         let mut files = Vec::new();
-        for shard in plan.layout.shards() {
+        let place = |name: &str| plan.layout.place(name).expect("every tensor of the plan was laid out");
+        let places: Vec<TensorPlace> = plan.tensors.iter().map(|tensor| place(&tensor.name)).collect();
+        for (number, shard) in plan.layout.shards().iter().enumerate() {
             let path = folder.join(&shard.file_name);
-            let file = File::create(&path).context("making the file", &path)?;
-            match rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, shard.length) {
-                Ok(()) => {}
-                Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-                    file.set_len(shard.length).context("setting its length", &path)?
-                }
-                Err(error) => {
-                    return Err(std::io::Error::from(error)).context(&format!("reserving {} bytes", shard.length), &path);
-                }
+            let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+            let file = file.map_err(|error| failed(&error, "making the file", &path))?;
+            if file.metadata().map_or(0, |metadata| metadata.len()) != shard.length {
+                finished.tensors.retain(|tensor, _| places.get(*tensor).is_some_and(|place| place.shard != number));
             }
-            file.write_all_at(&shard.header, 0).context("writing the header", &path)?;
+            let reserved = disk.reserve(&file, shard.length);
+            reserved.map_err(|error| failed(&error, &format!("reserving {} bytes", shard.length), &path))?;
             files.push((path, file));
         }
-        if let Some(index) = plan.layout.index_json() {
-            super::folder::write(&folder.join("model.safetensors.index.json"), index.as_bytes())?;
+        for (shard, (path, file)) in plan.layout.shards().iter().zip(&files) {
+            disk.write_at(file, &shard.header, 0).map_err(|error| failed(&error, "writing the header", path))?;
         }
-        let place = |name: &str| plan.layout.place(name).expect("every tensor of the plan was laid out");
-        Ok(Self { files, places: plan.tensors.iter().map(|tensor| place(&tensor.name)).collect() })
+        if let Some(index) = plan.layout.index_json() {
+            write_file(disk, &folder.join("model.safetensors.index.json"), index.as_bytes())?;
+        }
+        let done: Vec<Option<Counts>> = (0..places.len()).map(|tensor| finished.tensors.get(&tensor).copied()).collect();
+        let kept: Vec<bool> = done.iter().map(Option::is_some).collect();
+        let any = finished.model_wide.is_some() || kept.contains(&true);
+        let notes = Notes { journal, waiting: Vec::new(), any, closing: false, failure: None };
+        let model_wide = finished.model_wide;
+        Ok(Self { disk, files, places, finished: done.into(), kept, model_wide, notes: notes.into(), noted: Condvar::new() })
+    }
+
+    /// Bytes of those tensors that an earlier run wrote.
+    pub fn kept_bytes(&self) -> u64 {
+        self.places.iter().zip(&self.kept).filter(|(_, kept)| **kept).map(|(place, _)| place.bytes).sum()
+    }
+
+    /// What was counted over each tensor, in the plan's order.
+    pub fn counts(&self) -> Vec<Counts> {
+        let finished = self.finished.lock().unwrap_or_else(PoisonError::into_inner);
+        finished.iter().map(|counts| counts.unwrap_or_default()).collect()
+    }
+
+    /// Whether a later run would find anything done.
+    pub fn is_worth_keeping(&self) -> bool {
+        self.notes().any
+    }
+
+    fn notes(&self) -> MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Brings finished tensors into the journal, until [`Shards::close`]: what a thread of its own does beside the workers.
+    pub fn keep_journal(&self) {
+        let mut notes = self.notes();
+        while !notes.closing {
+            if notes.waiting.is_empty() {
+                notes = self.noted.wait(notes).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            notes = self.noted.wait_timeout_while(notes, PERIOD, |notes| !notes.closing).unwrap_or_else(PoisonError::into_inner).0;
+            if !notes.closing {
+                notes = self.note_down(notes);
+            }
+        }
+    }
+
+    /// Syncs the files of those tensors that wait, then notes these down. The lock is given up in between.
+    fn note_down<'n>(&'n self, mut notes: MutexGuard<'n, Notes>) -> MutexGuard<'n, Notes> {
+        let waiting = std::mem::take(&mut notes.waiting);
+        drop(notes);
+        let shard = |record: &Record| match record {
+            Record::Tensor(tensor, _) => Some(self.places[*tensor].shard),
+            Record::ModelWide(_) => None,
+        };
+        let touched: BTreeSet<usize> = waiting.iter().filter_map(shard).collect();
+        let synced = touched.into_iter().try_for_each(|shard| self.sync(shard));
+        let mut notes = self.notes();
+        match synced.and_then(|()| notes.journal.add(self.disk, &waiting)) {
+            Ok(()) => notes.any = true,
+            Err(error) => drop(notes.failure.get_or_insert(error)),
+        }
+        notes
+    }
+
+    fn sync(&self, shard: usize) -> Result<()> {
+        let (path, file) = &self.files[shard];
+        self.disk.sync(file).map_err(|error| failed(&error, "syncing", path))
+    }
+
+    fn note(&self, record: Record) -> Result<()> {
+        let mut notes = self.notes();
+        notes.waiting.push(record);
+        self.noted.notify_all();
+        notes.failure.clone().map_or(Ok(()), Err)
+    }
+
+    /// Ends [`Shards::keep_journal`].
+    pub fn close(&self) {
+        self.notes().closing = true;
+        self.noted.notify_all();
+    }
+
+    /// Notes down what still waits.
+    pub fn note_down_all(&self) {
+        let notes = self.notes();
+        if !notes.waiting.is_empty() {
+            drop(self.note_down(notes));
+        }
     }
 
     /// Waits until everything is on the disk.
-    pub fn finish(self) -> Result<()> {
-        self.files.iter().try_for_each(|(path, file)| file.sync_all().context("syncing", path))
+    pub fn finish(&self) -> Result<()> {
+        (0..self.files.len()).try_for_each(|shard| self.sync(shard))
     }
 }
 
-impl Sink for Shards {
+impl Sink for Shards<'_> {
+    fn wants(&self, tensor: usize, _start: u64, _count: usize) -> bool {
+        !self.kept[tensor]
+    }
+
     fn write(&self, tensor: usize, offset: u64, bytes: &[u8]) -> Result<()> {
         let place = self.places[tensor];
         let (path, file) = &self.files[place.shard];
-        file.write_all_at(bytes, place.offset + offset).context("writing", path)?;
+        self.disk.write_at(file, bytes, place.offset + offset).map_err(|error| failed(&error, "writing", path))?;
         start_write_back(file, place.offset + offset, bytes.len());
         Ok(())
+    }
+
+    fn finished(&self, tensor: usize, counts: Counts) -> Result<()> {
+        self.finished.lock().unwrap_or_else(PoisonError::into_inner)[tensor] = Some(counts);
+        self.note(Record::Tensor(tensor, counts))
+    }
+
+    fn model_wide(&self) -> Option<Vec<f64>> {
+        self.model_wide.clone()
+    }
+
+    fn gathered(&self, numbers: &[f64]) -> Result<()> {
+        self.note(Record::ModelWide(numbers.to_vec()))
     }
 }
 

@@ -9,6 +9,7 @@ mod sources;
 mod tensors;
 mod tokenizer;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use deltaic_checkpoint::{Config, DType, Result, ShardLayout};
@@ -20,7 +21,7 @@ pub use sources::Source;
 
 use crate::gather::Operands;
 use crate::methods::{ModelWide, TensorMerge};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, Recorded};
 use crate::sparsifiers::Sparsifier;
 
 /// Number of elements of a window, where the memory allows it: few enough that what was just read is still in the second-level cache
@@ -32,8 +33,8 @@ const WINDOW_MEMORY: usize = 128 << 20;
 /// Decisions that a recipe does not hold.
 #[derive(Debug, Clone)]
 pub struct PlanOptions {
-    /// Greatest size of a shard in bytes; 0: one shard.
-    pub shard_bytes: u64,
+    /// Greatest size of a shard in bytes; 0: one shard; without it what the recipe records, else [`SHARD_BYTES`].
+    pub shard_bytes: Option<u64>,
     /// Seed for recipes without one; without both it follows from the recipe's bytes.
     pub seed: Option<u64>,
     /// Whether the tokenizer's files are copied.
@@ -47,12 +48,27 @@ pub struct PlanOptions {
 impl Default for PlanOptions {
     fn default() -> Self {
         Self {
-            shard_bytes: 5_000_000_000,
+            shard_bytes: None,
             seed: None,
             copy_tokenizer: true,
             allow_different_architectures: false,
             working_directory: PathBuf::from("."),
         }
+    }
+}
+
+/// Greatest size of a shard where nobody says another: that of transformers' files.
+pub const SHARD_BYTES: u64 = 5_000_000_000;
+
+impl PlanOptions {
+    /// The options with what a `deltaic.yml` records about the run that wrote it: repeated, it makes the same files.
+    fn with_recorded(mut self, recorded: Option<&Recorded>) -> Self {
+        if let Some(recorded) = recorded {
+            self.shard_bytes = self.shard_bytes.or(recorded.shard_bytes);
+            self.copy_tokenizer &= recorded.copy_tokenizer.unwrap_or(true);
+            self.allow_different_architectures |= recorded.allow_different_architectures.unwrap_or(false);
+        }
+        self
     }
 }
 
@@ -197,6 +213,7 @@ impl Plan {
     /// # Errors
     /// A model is not found or cannot be read; models do not fit each other; parameters are missing; what is asked for is not built yet.
     pub fn new(recipe: Recipe, options: PlanOptions) -> Result<Self> {
+        let options = options.with_recorded(recipe.recorded.as_ref());
         let mut warnings = Vec::new();
         let sources = sources::open(&recipe, &options, &mut warnings)?;
         let base = recipe.base_of(None).and_then(|model| sources::position(&sources, model));
@@ -206,11 +223,13 @@ impl Plan {
         let seed = recipe.seed.or(options.seed).unwrap_or_else(|| recipe.seed_or_derived());
         let mut planned = tensors::plan(&recipe, &sources, &slots, seed, &mut warnings)?;
         let masks = masks::check(&sources, &mut planned.masks)?;
-        let metadata = masks::metadata(&masks);
         let mut tensors = planned.tensors;
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         let shapes: Vec<_> = tensors.iter().map(|tensor| (tensor.name.clone(), tensor.dtype, tensor.shape.clone())).collect();
-        let layout = ShardLayout::new(&shapes, options.shard_bytes, &metadata)?;
+        let drawn: Vec<MaskId> = planned.masks.iter().map(|drawn| drawn.id).collect();
+        let seeded = drawn.iter().any(|id| !id.is_own() && id.seed == seed);
+        let metadata = metadata(&sources, &masks, seeded.then_some(seed));
+        let layout = ShardLayout::new(&shapes, options.shard_bytes.unwrap_or(SHARD_BYTES), &metadata)?;
         let place = |tensor: &TensorPlan| layout.place(&tensor.name).map(|place| (place.shard, place.offset));
         tensors.sort_by_key(place);
         let config = config::resolve(&recipe, &sources, &slots, base, &tensors)?;
@@ -227,7 +246,7 @@ impl Plan {
             tokenizer_from,
             side_files_from,
             masks,
-            drawn: planned.masks.iter().map(|drawn| drawn.id).collect(),
+            drawn,
             warnings,
             options,
             model_wide: planned.model_wide,
@@ -253,15 +272,17 @@ impl Plan {
         self.recipe.to_yaml(&names, self.draws_from_the_recipes_seed().then_some(self.seed))
     }
 
-    /// A hash of all that decides about the output's bytes but the sources' contents: the resolved recipe, the layout, the sources' places.
+    /// A hash of all that decides about the output's bytes, in 64 hexadecimal digits: deltaic's version, the resolved recipe, the sources'
+    /// places and contents (as far as samples of their files tell), the layout, config.json.
     pub fn hash(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(self.resolved_recipe(&Source::absolute_reference));
         for shard in self.layout.shards() {
+            // Its metadata holds the version and the sources' ids.
             hash.update(&shard.header);
         }
         hash.update(self.config.to_json());
-        hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// What the run takes.
@@ -293,4 +314,14 @@ impl Plan {
         let copies = self.tensors.iter().filter(|tensor| tensor.is_copy()).count();
         (copies, self.tensors.len() - copies)
     }
+}
+
+/// What the weights' files say of how they were made: no place, no time.
+fn metadata(sources: &[Source], masks: &[MaskId], seed: Option<u64>) -> BTreeMap<String, String> {
+    let ids: Vec<String> = sources.iter().map(Source::id).collect();
+    let mut metadata = masks::metadata(masks);
+    metadata.insert("deltaic.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+    metadata.insert("deltaic.sources".to_owned(), serde_json::json!(ids).to_string());
+    metadata.extend(seed.map(|seed| ("deltaic.seed".to_owned(), seed.to_string())));
+    metadata
 }

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use deltaic_checkpoint::{
-    AdaptedModel, Architecture, Checkpoint, Config, Error, Found, Located, ModelReference, Result, TensorSource, locate,
+    AdaptedModel, Architecture, Checkpoint, Config, Error, FileIdentity, Found, Located, ModelReference, Result, TensorSource, joined_id,
+    locate,
 };
 
 use super::PlanOptions;
@@ -24,6 +25,8 @@ pub struct Source {
     pub config: Config,
     /// What is known of its architecture.
     pub architecture: Architecture,
+    /// The files of its weights, known by their content.
+    pub files: Vec<FileIdentity>,
 }
 
 impl Source {
@@ -39,7 +42,13 @@ impl Source {
                 (Some(adapter), Box::new(adapted))
             }
         };
-        Ok(Self { reference: reference.clone(), model, adapter, tensors, config, architecture })
+        let files = tensors.file_paths().iter().map(|path| FileIdentity::of(path)).collect::<Result<_>>()?;
+        Ok(Self { reference: reference.clone(), model, adapter, tensors, config, architecture, files })
+    }
+
+    /// An id of its content, the same wherever it lies: SHA-256 over samples of its files, in hexadecimal digits.
+    pub fn id(&self) -> String {
+        joined_id(&self.files)
     }
 
     /// The model's folder.

@@ -13,6 +13,7 @@ mod not_yet;
 mod own;
 mod parameters;
 mod parse;
+mod recorded;
 mod scalar;
 mod settings;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use sha2::{Digest, Sha256};
 pub use document::{Document, MAX_BYTES};
 pub use parameters::lookup;
 pub use parse::parse;
+pub use recorded::Recorded;
 pub use unknown::{UnknownPolicy, Warning};
 
 use crate::methods::{Definition, Preset};
@@ -167,6 +169,8 @@ pub struct Recipe {
     pub out_dtype: Option<DType>,
     /// Whose tokenizer the output gets.
     pub tokenizer_source: Option<Spanned<TokenizerSource>>,
+    /// What deltaic wrote about the output that this recipe made: only a `deltaic.yml` has it.
+    pub recorded: Option<Recorded>,
 }
 
 impl Recipe {

@@ -6,7 +6,7 @@ use deltaic_checkpoint::Result;
 
 use super::node::{self, Node};
 use super::unknown::{Context, UnknownPolicy, Warning};
-use super::{Document, Recipe, check, method, models, not_yet, own, settings};
+use super::{Document, Recipe, check, method, models, not_yet, own, recorded, settings};
 
 /// Keys at the top of a recipe. `deltaic` holds what deltaic itself writes into `deltaic.yml` about where an output came from.
 const TOP: &[&str] = &[
@@ -59,6 +59,7 @@ fn recipe(context: &mut Context<'_>, root: &Node, document: &Arc<Document>) -> R
         dtype: own::dtype(context, &fields, "dtype")?,
         out_dtype: own::dtype(context, &fields, "out_dtype")?,
         tokenizer_source: models::tokenizer_source(context, fields.get("tokenizer_source"))?,
+        recorded: fields.get("deltaic").map(recorded::read),
     };
     check::check(context, &recipe, root)?;
     Ok(recipe)
