@@ -36,6 +36,8 @@ pub enum Verb {
     Dare(Dare),
     /// Show a model's tensors, dtypes, parameters, bytes, architecture
     Inspect(Inspect),
+    /// Check a merged model again; with --sample or --full hold its weights against its sources
+    Verify(Verify),
     /// List the merge methods and sparsifiers, or show one with its formula and a recipe that runs
     Methods(Methods),
     /// Print completions for a shell
@@ -290,6 +292,29 @@ pub struct Inspect {
     pub json: bool,
 }
 
+/// Check a merged model again
+#[derive(Debug, Args)]
+#[command(after_help = "Exit code 1 where something is broken or differs.")]
+pub struct Verify {
+    /// The model's folder
+    pub out: PathBuf,
+    /// Compute this share of the weights again from the recorded sources and compare the bits: 1%, 0.01
+    #[arg(long, value_name = "SHARE", value_parser = share, conflicts_with = "full")]
+    pub sample: Option<f64>,
+    /// Compute all weights again
+    #[arg(long)]
+    pub full: bool,
+    /// Where the sample's windows begin; without it, another place each time
+    #[arg(long, value_name = "SEED", requires = "sample")]
+    pub seed: Option<u64>,
+    /// Number of worker threads; all cores without it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Print the result as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// List the merge methods and sparsifiers
 #[derive(Debug, Args)]
 pub struct Methods {
@@ -302,6 +327,17 @@ pub struct Methods {
 
 fn size(text: &str) -> Result<u64, String> {
     parse_size(text).map_err(|error| error.message().to_owned())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let number = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse::<f64>().map(|percent| percent / 100.0),
+        None => text.parse(),
+    };
+    match number {
+        Ok(share) if share > 0.0 && share <= 1.0 => Ok(share),
+        _ => Err("expected a share above 0 and up to 1 (or 100%)".to_owned()),
+    }
 }
 
 fn rate(text: &str) -> Result<f64, String> {

@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         Verb::Plan(plan) => verbs::plan::run(&plan, &messages),
         Verb::Dare(dare) => verbs::dare::run(&dare, &messages),
         Verb::Inspect(inspect) => verbs::inspect::run(&inspect),
+        Verb::Verify(verify) => verbs::verify::run(&verify, &messages),
         Verb::Methods(methods) => verbs::methods::run(&methods),
         Verb::Completions { shell } => verbs::completions::run(shell),
     };

@@ -6,3 +6,4 @@ pub mod inspect;
 pub mod merge;
 pub mod methods;
 pub mod plan;
+pub mod verify;

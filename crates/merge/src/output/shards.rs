@@ -45,22 +45,22 @@ impl<'a> Shards<'a> {
     /// Makes the files at their full length, space reserved where the file system can, and writes headers and index. With `resume` what
     /// the folder's journal says is done is kept.
     pub fn open(disk: &'a dyn Disk, plan: &Plan, folder: &Path, resume: bool) -> Result<Self> {
-        let (journal, mut finished) =
-            if resume { Journal::open(disk, folder, plan)? } else { (Journal::create(disk, folder, plan)?, Finished::default()) };
         let mut files = Vec::new();
-        let place = |name: &str| plan.layout.place(name).expect("every tensor of the plan was laid out");
-        let places: Vec<TensorPlace> = plan.tensors.iter().map(|tensor| place(&tensor.name)).collect();
-        for (number, shard) in plan.layout.shards().iter().enumerate() {
+        let mut whole = Vec::new();
+        for shard in plan.layout.shards() {
             let path = folder.join(&shard.file_name);
             let file = OpenOptions::new().write(true).create(true).truncate(false).open(&path);
             let file = file.map_err(|error| failed(&error, "making the file", &path))?;
-            if file.metadata().map_or(0, |metadata| metadata.len()) != shard.length {
-                finished.tensors.retain(|tensor, _| places.get(*tensor).is_some_and(|place| place.shard != number));
-            }
+            whole.push(file.metadata().is_ok_and(|metadata| metadata.len() == shard.length));
             let reserved = disk.reserve(&file, shard.length);
             reserved.map_err(|error| failed(&error, &format!("reserving {} bytes", shard.length), &path))?;
             files.push((path, file));
         }
+        let place = |name: &str| plan.layout.place(name).expect("every tensor of the plan was laid out");
+        let places: Vec<TensorPlace> = plan.tensors.iter().map(|tensor| place(&tensor.name)).collect();
+        let (journal, mut finished) =
+            if resume { Journal::open(disk, folder, plan)? } else { (Journal::create(disk, folder, plan)?, Finished::default()) };
+        finished.tensors.retain(|tensor, _| places.get(*tensor).is_some_and(|place| whole[place.shard]));
         for (shard, (path, file)) in plan.layout.shards().iter().zip(&files) {
             disk.write_at(file, &shard.header, 0).map_err(|error| failed(&error, "writing the header", path))?;
         }

@@ -1,0 +1,162 @@
+//! Holds a finished output against itself and against its sources.
+
+mod recomputed;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use deltaic_checkpoint::{Checkpoint, DType, Error, Result, TensorSource, Window};
+use deltaic_kernels::Kernels;
+
+pub use recomputed::Difference;
+
+use crate::checks::folder::{Expected, Finding, Severity, folder};
+use crate::engine::Progress;
+use crate::output::MergeOptions;
+use crate::plan::{Plan, PlanOptions};
+use crate::recipe::{Document, Recorded, UnknownPolicy, parse};
+
+/// Elements that are read at a time where only values are counted.
+const WINDOW: usize = 1 << 17;
+
+/// How much of the weights is computed again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Extent {
+    /// Nothing: the checks alone.
+    Checks,
+    /// About this share of the elements, within 0 ..= 1, in windows spread evenly from a place that follows from the seed.
+    Sample {
+        /// The share.
+        share: f64,
+        /// Where the windows begin.
+        seed: u64,
+    },
+    /// All of them.
+    Full,
+}
+
+/// What was found.
+#[derive(Debug, Clone)]
+pub struct Verified {
+    /// What does not agree, the worst first.
+    pub findings: Vec<Finding>,
+    /// Elements of the weights.
+    pub elements: u64,
+    /// Elements that were computed again.
+    pub recomputed: u64,
+    /// Tensors that are not what they are computed to be.
+    pub differences: Vec<Difference>,
+}
+
+impl Verified {
+    /// Whether nothing is broken or different.
+    pub fn is_sound(&self) -> bool {
+        self.differences.is_empty() && self.findings.iter().all(|finding| finding.severity != Severity::Broken)
+    }
+}
+
+/// Runs the checks of a model folder again, counts elements that are NaN or infinite, and computes as much of the weights again from the
+/// recorded sources as `extent` says, to compare the bits.
+///
+/// # Errors
+/// The folder or a source cannot be read; the sources are not what they were; there is no `deltaic.yml` and weights were to be computed
+/// again; it was cancelled. What is wrong with the model is no error, but found.
+pub fn verify(
+    out: &Path,
+    extent: Extent,
+    options: &MergeOptions,
+    cancel: &AtomicBool,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<Verified> {
+    let plan = recorded_plan(out, extent != Extent::Checks)?;
+    let expected = plan.as_ref().map(|(plan, _)| Expected {
+        tokenizer_from: plan.tokenizer_from.map(|source| plan.sources[source].folder()),
+        side_files_from: Some(plan.sources[plan.side_files_from].folder()),
+    });
+    let mut findings = folder(out, expected.as_ref())?;
+    let Ok(model) = Checkpoint::open(out) else {
+        // The findings say what is wrong with it.
+        return Ok(Verified { findings, elements: 0, recomputed: 0, differences: Vec::new() });
+    };
+    let elements = model.tensors().values().map(|info| info.elements()).sum();
+    findings.extend(non_finite(&model, options, cancel)?);
+    let mut verified = Verified { findings, elements, recomputed: 0, differences: Vec::new() };
+    if let (Some((plan, recorded)), true) = (&plan, extent != Extent::Checks) {
+        recomputed::compare(&mut verified, &model, plan, recorded, extent, options, cancel, progress)?;
+    }
+    verified.findings.sort_by_key(|finding| finding.severity);
+    Ok(verified)
+}
+
+/// The plan that `deltaic.yml` describes. Without `needed` it is none where there is no such file or a source is gone.
+fn recorded_plan(out: &Path, needed: bool) -> Result<Option<(Plan, Recorded)>> {
+    let path = out.join("deltaic.yml");
+    let plan = || -> Result<(Plan, Recorded)> {
+        if !path.exists() {
+            return Err(Error::new(format!("{}: not there: which sources and parameters made the model is not known", path.display()))
+                .help("only outputs of deltaic are computed again; without --full and --sample the folder alone is checked"));
+        }
+        let (recipe, _) = parse(Arc::new(Document::read(&path)?), UnknownPolicy::Ignore)?;
+        let Some(recorded) = recipe.recorded.clone() else {
+            return Err(Error::new(format!("{}: no block `deltaic`, in which the sources are recorded", path.display()))
+                .help("only outputs of deltaic are computed again"));
+        };
+        Ok((Plan::new(recipe, PlanOptions::default())?, recorded))
+    };
+    match plan() {
+        Ok(plan) => Ok(Some(plan)),
+        Err(error) if needed => Err(error),
+        Err(_) => Ok(None),
+    }
+}
+
+/// A warning for every tensor with elements that are NaN or infinite.
+fn non_finite(model: &Checkpoint, options: &MergeOptions, cancel: &AtomicBool) -> Result<Vec<Finding>> {
+    let tensors: Vec<_> = model.tensors().values().filter(|info| info.dtype.is_float()).collect();
+    let (kernels, next) = (options.kernels()?, AtomicUsize::new(0));
+    let found: Mutex<Vec<(usize, u64)>> = Mutex::default();
+    let failure: Mutex<Option<Error>> = Mutex::default();
+    let lock = |error| drop(failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error));
+    std::thread::scope(|scope| {
+        for _ in 0..options.threads.max(1) {
+            scope.spawn(|| {
+                while let Some((number, info)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, tensors.get(i)?))) {
+                    match count_non_finite(model, &info.name, info.elements(), kernels, cancel) {
+                        Ok(0) => {}
+                        Ok(count) => found.lock().unwrap_or_else(PoisonError::into_inner).push((number, count)),
+                        Err(error) => return lock(error),
+                    }
+                }
+            });
+        }
+    });
+    if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.sort_unstable();
+    let finding = |(number, count): (usize, u64)| Finding {
+        severity: Severity::Warning,
+        error: Error::new(format!("{}: {count} elements are NaN or infinite", tensors[number].name))
+            .help("a source has such elements, or a sum left the dtype's range: merge again with --deny-nan to see where it begins"),
+    };
+    Ok(found.into_iter().map(finding).collect())
+}
+
+fn count_non_finite(model: &Checkpoint, name: &str, elements: u64, kernels: Kernels, cancel: &AtomicBool) -> Result<u64> {
+    let (mut window, mut values, mut count) = (Window { dtype: DType::F32, bytes: Vec::new() }, Vec::new(), 0);
+    for start in (0..elements).step_by(WINDOW) {
+        if cancel.load(Ordering::Relaxed) {
+            return Err(Error::new("cancelled"));
+        }
+        let length = WINDOW.min((elements - start) as usize);
+        model.read(name, start, length, &mut window)?;
+        let Some(format) = window.dtype.float_format() else { return Ok(0) };
+        values.resize(length, 0.0);
+        kernels.widen(format, &window.bytes, &mut values);
+        count += kernels.count_non_finite(&values);
+    }
+    Ok(count)
+}

@@ -1,0 +1,148 @@
+//! The weights computed again from their sources, and compared bit for bit with those that lie there.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use deltaic_checkpoint::{Checkpoint, Error, Result, TensorSource};
+
+use super::{Extent, Verified, WINDOW};
+use crate::checks::folder::{Finding, Severity};
+use crate::engine::{self, Control, Progress, Sink};
+use crate::output::MergeOptions;
+use crate::plan::Plan;
+use crate::recipe::Recorded;
+
+/// A tensor that is not what it is computed to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Its name.
+    pub tensor: String,
+    /// The first element that differs, of those that were computed again.
+    pub first: u64,
+    /// How many of these differ.
+    pub elements: u64,
+}
+
+/// Computes weights again and adds what differs.
+#[expect(clippy::too_many_arguments, reason = "a run has these")]
+pub(super) fn compare(
+    verified: &mut Verified,
+    model: &Checkpoint,
+    plan: &Plan,
+    recorded: &Recorded,
+    extent: Extent,
+    options: &MergeOptions,
+    cancel: &AtomicBool,
+    progress: &(dyn Fn(Progress) + Sync),
+) -> Result<()> {
+    check_sources(plan, recorded)?;
+    let mut broken = |message: String, help: &str| {
+        verified.findings.push(Finding { severity: Severity::Broken, error: Error::new(message).help(help) });
+    };
+    if model.config.to_json() != plan.config.to_json() {
+        broken("config.json: not what the merge writes".to_owned(), "it was changed since; if that was meant, all is well with it");
+    }
+    let mut comparable = vec![true; plan.tensors.len()];
+    for (tensor, comparable) in plan.tensors.iter().zip(&mut comparable) {
+        let found = model.tensors().get(&tensor.name).map(|info| (info.dtype, &info.shape));
+        if found != Some((tensor.dtype, &tensor.shape)) {
+            *comparable = false;
+            let found = found.map_or("nothing".to_owned(), |(dtype, shape)| format!("{} {shape:?}", dtype.safetensors_name()));
+            let expected = tensor.dtype.safetensors_name();
+            broken(format!("{}: expected {expected} {:?}, found {found}", tensor.name, tensor.shape), "the weights are not those that the merge writes");
+        }
+    }
+    let known: std::collections::BTreeSet<&str> = plan.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    for name in model.tensors().keys().filter(|name| !known.contains(name.as_str())) {
+        broken(format!("{name}: the merge writes no such tensor"), "the weights are not those that the merge writes");
+    }
+    let comparison = Comparison::new(model, plan, comparable, extent, options.threads);
+    let control = Control { threads: options.threads, kernels: options.kernels()?, count_swallowed: false, deny_nan: false, cancel, progress };
+    engine::run(plan, &comparison, &control)?;
+    verified.recomputed = comparison.recomputed.into_inner();
+    verified.differences = comparison.differences.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect();
+    Ok(())
+}
+
+/// What the sources were for the merge they have to be now.
+fn check_sources(plan: &Plan, recorded: &Recorded) -> Result<()> {
+    for (source, id) in plan.sources.iter().zip(&recorded.sources) {
+        if source.id() != *id {
+            return Err(Error::new(format!(
+                "{}: not the model that was merged: the id of its content is {}, deltaic.yml has {id}",
+                source.absolute_reference(),
+                source.id()
+            ))
+            .help("put the model back as it was; without --full and --sample the folder alone is checked"));
+        }
+    }
+    Ok(())
+}
+
+/// Takes what is computed and holds it against what lies there.
+struct Comparison<'a> {
+    model: &'a Checkpoint,
+    plan: &'a Plan,
+    /// By tensor: whether it is there with the dtype and shape expected.
+    comparable: Vec<bool>,
+    /// By tensor: elements of all tensors before it.
+    before: Vec<u64>,
+    /// One window is compared for so many elements.
+    spacing: f64,
+    /// Where the first such place lies.
+    offset: f64,
+    recomputed: AtomicU64,
+    differences: Mutex<BTreeMap<usize, Difference>>,
+}
+
+impl<'a> Comparison<'a> {
+    fn new(model: &'a Checkpoint, plan: &'a Plan, comparable: Vec<bool>, extent: Extent, threads: usize) -> Self {
+        let mut total = 0;
+        let before = plan.tensors.iter().map(|tensor| std::mem::replace(&mut total, total + tensor.elements())).collect();
+        let (spacing, offset) = match extent {
+            Extent::Sample { share, seed } => {
+                let window = plan.window_elements(threads).min(WINDOW);
+                // At least one window, whatever the share.
+                let spacing = (window as f64 / share.clamp(1e-9, 1.0)).min(total.max(1) as f64);
+                // The golden ratio's multiples spread the places of successive seeds evenly.
+                (spacing, spacing * (seed as f64 * 0.618_033_988_749_895).fract())
+            }
+            Extent::Checks | Extent::Full => (0.0, 0.0),
+        };
+        let (recomputed, differences) = (AtomicU64::new(0), Mutex::default());
+        Self { model, plan, comparable, before, spacing, offset, recomputed, differences }
+    }
+}
+
+impl Sink for Comparison<'_> {
+    fn wants(&self, tensor: usize, start: u64, count: usize) -> bool {
+        if !self.comparable[tensor] || self.spacing == 0.0 {
+            return self.comparable[tensor];
+        }
+        // Whether one of the places `offset + k * spacing` lies within.
+        let first = (self.before[tensor] + start) as f64 - self.offset;
+        let k = (first / self.spacing).ceil().max(0.0);
+        k * self.spacing < first + count as f64
+    }
+
+    fn write(&self, tensor: usize, offset: u64, bytes: &[u8]) -> Result<()> {
+        let plan = &self.plan.tensors[tensor];
+        let size = plan.dtype.size();
+        let start = offset / size as u64;
+        let mut found = vec![0; bytes.len()];
+        self.model.read_into(&plan.name, start, &mut found)?;
+        self.recomputed.fetch_add((bytes.len() / size) as u64, Ordering::Relaxed);
+        if found == bytes {
+            return Ok(());
+        }
+        let mut differing = found.chunks_exact(size).zip(bytes.chunks_exact(size)).enumerate().filter(|(_, (a, b))| a != b).map(|(i, _)| i);
+        let first = start + differing.next().unwrap_or(0) as u64;
+        let elements = 1 + differing.count() as u64;
+        let mut differences = self.differences.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = differences.entry(tensor).or_insert_with(|| Difference { tensor: plan.name.clone(), first, elements: 0 });
+        entry.first = entry.first.min(first);
+        entry.elements += elements;
+        Ok(())
+    }
+}
