@@ -40,6 +40,9 @@ pub(crate) struct Family {
     heads: Vec<String>,
     /// A tensor, and the one that stands for it where it is not stored; `@` is the backbone's prefix.
     tied: Vec<(String, String)>,
+    /// Biases with an element per token.
+    #[serde(default)]
+    vocabulary_biases: Vec<String>,
     decoder: bool,
     tied_by_default: bool,
     #[serde(default)]
@@ -200,6 +203,16 @@ impl Architecture {
         self.family.embeddings.iter().any(|embedding| embedding == relative)
     }
 
+    /// Whether the rows of a tensor are the vocabulary's: an input embedding, a head that may be tied to one, or a bias beside it.
+    pub fn has_vocabulary_rows(&self, name: &str) -> bool {
+        let relative = self.relative(name);
+        let is = |own: &String| own == name || own == relative;
+        let of_embedding = |partner: &str| self.is_embedding(&self.spell(partner));
+        self.is_embedding(name)
+            || self.family.vocabulary_biases.iter().any(is)
+            || self.family.tied.iter().any(|(own, partner)| is(own) && of_embedding(partner))
+    }
+
     /// The name of the tensor that stands for `name` where it is tied and not stored: `model.embed_tokens.weight` for
     /// `lm_head.weight`, with the prefix as this checkpoint spells it. The embedding itself has none.
     pub fn tied_partner(&self, name: &str) -> Option<String> {
@@ -285,6 +298,7 @@ impl Family {
             embeddings,
             heads: generic().heads.clone(),
             tied: tied.into_iter().collect(),
+            vocabulary_biases: vec!["lm_head.bias".to_owned()],
             decoder: names.contains(&"lm_head.weight") || config.architectures().iter().any(|class| class.ends_with("ForCausalLM")),
             // `PretrainedConfig`'s default.
             tied_by_default: true,
