@@ -160,6 +160,27 @@ impl Architecture {
         self.split_layer(name).map(|(_, layer, _)| layer)
     }
 
+    /// The stack of layers to which a tensor belongs (its name up to the layer's number), the number, and how many layers a configuration
+    /// gives that stack.
+    pub fn stack_of<'n>(&self, name: &'n str, config: &Config) -> Option<(&'n str, usize, Option<u64>)> {
+        let (before, layer, _) = self.split_layer(name)?;
+        let stacks = || self.family.layers.iter().filter(|stack| stack.template.split_once("{}").is_some_and(|(head, _)| before.ends_with(head)));
+        Some((before, layer, stacks().flat_map(|stack| &stack.count).find_map(|key| config.get_u64(key))))
+    }
+
+    /// A name relative to the backbone, with `{}` for the layer's number.
+    pub(crate) fn template(&self, name: &str) -> String {
+        match self.split_layer(name) {
+            Some((before, _, after)) => format!("{}{{}}{after}", self.relative(before)),
+            None => self.relative(name).to_owned(),
+        }
+    }
+
+    /// The `model_type`, else the family's name.
+    pub(crate) fn model_type_or_family(&self) -> &str {
+        self.model_type.as_deref().unwrap_or(&self.family.name)
+    }
+
     /// The name with another layer number; names outside the layers stay as they are.
     pub fn with_layer(&self, name: &str, layer: usize) -> String {
         match self.split_layer(name) {
