@@ -164,7 +164,8 @@ impl Architecture {
     /// gives that stack.
     pub fn stack_of<'n>(&self, name: &'n str, config: &Config) -> Option<(&'n str, usize, Option<u64>)> {
         let (before, layer, _) = self.split_layer(name)?;
-        let stacks = || self.family.layers.iter().filter(|stack| stack.template.split_once("{}").is_some_and(|(head, _)| before.ends_with(head)));
+        let stacks =
+            || self.family.layers.iter().filter(|stack| stack.template.split_once("{}").is_some_and(|(head, _)| before.ends_with(head)));
         Some((before, layer, stacks().flat_map(|stack| &stack.count).find_map(|key| config.get_u64(key))))
     }
 

@@ -107,7 +107,8 @@ mod tests {
 
     #[test]
     fn shapes_follow_from_the_configuration() {
-        let llama = r#"{"model_type": "llama", "hidden_size": 24, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 40}"#;
+        let llama =
+            r#"{"model_type": "llama", "hidden_size": 24, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 40}"#;
         let shown = |config: &str, name: &str| expected(config, name).map(|shape| shape.to_string());
         let k = "model.layers.3.self_attn.k_proj.weight";
         assert_eq!(shown(llama, k).as_deref(), Some("[num_key_value_heads*head_dim = 12, hidden_size = 24]"));
@@ -126,6 +127,9 @@ mod tests {
         assert!(!expected(bert, "bert.encoder.layer.0.attention.self.query.weight").unwrap().fits(&[24, 24]));
         assert_eq!(shown(r#"{"model_type": "martian"}"#, "lm_head.weight"), None);
         assert_eq!(shown(llama, "model.layers.0.mlp.experts.0.up_proj.weight"), None);
-        assert_eq!(shown(r#"{"model_type": "llama", "hidden_size": 0, "num_attention_heads": 0}"#, k).as_deref(), Some("[num_key_value_heads*head_dim, hidden_size = 0]"));
+        assert_eq!(
+            shown(r#"{"model_type": "llama", "hidden_size": 0, "num_attention_heads": 0}"#, k).as_deref(),
+            Some("[num_key_value_heads*head_dim, hidden_size = 0]")
+        );
     }
 }

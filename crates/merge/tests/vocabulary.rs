@@ -145,7 +145,8 @@ fn equal_vocabularies_are_left_alone_and_other_columns_stay_an_error() {
     let mut other = llama(6, true, "F32", 1);
     other.insert(EMBEDDING.to_owned(), Tensor::f32(&[6, 2], &[0.5; 12]));
     models.add("other", &config(6, ""), &other);
-    let error = models.plan("{merge_method: average, models: [{model: ./base}, {model: ./other}], vocab: {on_mismatch: pad}}").err().unwrap();
+    let error =
+        models.plan("{merge_method: average, models: [{model: ./base}, {model: ./other}], vocab: {on_mismatch: pad}}").err().unwrap();
     assert!(error.message().contains("has shape [6, 48]") || error.message().contains("has shape [6, 2]"), "{error}");
 }
 
@@ -209,7 +210,8 @@ fn rows_that_are_made_for_a_model_with_an_adapter_are_means_of_its_sums() {
     let first: Vec<f32> = (0..5).map(|row| row as f32 - 1.0).collect();
     let second: Vec<f32> = (0..HIDDEN).map(|column| 0.125 * column as f32).collect();
     let adapter = Model::from([(name("A"), Tensor::f32(&[1, 5], &first)), (name("B"), Tensor::f32(&[HIDDEN, 1], &second))]);
-    let settings = r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 2, "target_modules": ["embed_tokens"], "base_model_name_or_path": "base"}"#;
+    let settings =
+        r#"{"peft_type": "LORA", "r": 1, "lora_alpha": 2, "target_modules": ["embed_tokens"], "base_model_name_or_path": "base"}"#;
     models.add("adapter", "{}", &adapter);
     let folder = models.path().join("adapter");
     std::fs::write(folder.join("adapter_config.json"), settings).unwrap();

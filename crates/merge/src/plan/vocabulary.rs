@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use deltaic_checkpoint::{Error, ResizedSource, Result, RowFill, TensorInfo, read_vocabulary};
 
-use super::slots::Slots;
 use super::Source;
+use super::slots::Slots;
 use crate::recipe::{OnMismatch, Recipe};
 
 /// Models or tensors that one message names.

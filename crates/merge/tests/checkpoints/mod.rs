@@ -97,7 +97,8 @@ impl Models {
     }
 }
 
-fn write(path: &Path, model: &Model) {
+/// Writes a safetensors file.
+pub fn write(path: &Path, model: &Model) {
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
     for (name, tensor) in model {
         let start = data.len();
@@ -111,7 +112,8 @@ fn write(path: &Path, model: &Model) {
     std::fs::write(path, bytes).unwrap();
 }
 
-fn read(path: &Path) -> Model {
+/// Reads a safetensors file.
+pub fn read(path: &Path) -> Model {
     let bytes = std::fs::read(path).unwrap();
     let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let mut header: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&bytes[8..end]).unwrap();
