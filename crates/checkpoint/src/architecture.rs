@@ -40,6 +40,9 @@ pub(crate) struct Family {
     heads: Vec<String>,
     /// A tensor, and the one that stands for it where it is not stored; `@` is the backbone's prefix.
     tied: Vec<(String, String)>,
+    /// Biases with an element per token.
+    #[serde(default)]
+    vocabulary_biases: Vec<String>,
     decoder: bool,
     tied_by_default: bool,
     #[serde(default)]
@@ -157,6 +160,28 @@ impl Architecture {
         self.split_layer(name).map(|(_, layer, _)| layer)
     }
 
+    /// The stack of layers to which a tensor belongs (its name up to the layer's number), the number, and how many layers a configuration
+    /// gives that stack.
+    pub fn stack_of<'n>(&self, name: &'n str, config: &Config) -> Option<(&'n str, usize, Option<u64>)> {
+        let (before, layer, _) = self.split_layer(name)?;
+        let stacks =
+            || self.family.layers.iter().filter(|stack| stack.template.split_once("{}").is_some_and(|(head, _)| before.ends_with(head)));
+        Some((before, layer, stacks().flat_map(|stack| &stack.count).find_map(|key| config.get_u64(key))))
+    }
+
+    /// A name relative to the backbone, with `{}` for the layer's number.
+    pub(crate) fn template(&self, name: &str) -> String {
+        match self.split_layer(name) {
+            Some((before, _, after)) => format!("{}{{}}{after}", self.relative(before)),
+            None => self.relative(name).to_owned(),
+        }
+    }
+
+    /// The `model_type`, else the family's name.
+    pub(crate) fn model_type_or_family(&self) -> &str {
+        self.model_type.as_deref().unwrap_or(&self.family.name)
+    }
+
     /// The name with another layer number; names outside the layers stay as they are.
     pub fn with_layer(&self, name: &str, layer: usize) -> String {
         match self.split_layer(name) {
@@ -198,6 +223,16 @@ impl Architecture {
     pub fn is_embedding(&self, name: &str) -> bool {
         let relative = self.relative(name);
         self.family.embeddings.iter().any(|embedding| embedding == relative)
+    }
+
+    /// Whether the rows of a tensor are the vocabulary's: an input embedding, a head that may be tied to one, or a bias beside it.
+    pub fn has_vocabulary_rows(&self, name: &str) -> bool {
+        let relative = self.relative(name);
+        let is = |own: &String| own == name || own == relative;
+        let of_embedding = |partner: &str| self.is_embedding(&self.spell(partner));
+        self.is_embedding(name)
+            || self.family.vocabulary_biases.iter().any(is)
+            || self.family.tied.iter().any(|(own, partner)| is(own) && of_embedding(partner))
     }
 
     /// The name of the tensor that stands for `name` where it is tied and not stored: `model.embed_tokens.weight` for
@@ -285,6 +320,7 @@ impl Family {
             embeddings,
             heads: generic().heads.clone(),
             tied: tied.into_iter().collect(),
+            vocabulary_biases: vec!["lm_head.bias".to_owned()],
             decoder: names.contains(&"lm_head.weight") || config.architectures().iter().any(|class| class.ends_with("ForCausalLM")),
             // `PretrainedConfig`'s default.
             tied_by_default: true,

@@ -122,7 +122,7 @@ impl DType {
 }
 
 /// A name from an untrusted file, cut to what fits into a message.
-pub(crate) fn shorten(name: &str) -> String {
+pub fn shorten(name: &str) -> String {
     let (shown, cut) = name.char_indices().nth(120).map_or((name, ""), |(end, _)| (&name[..end], "…"));
     let escaped: String =
         shown.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect();

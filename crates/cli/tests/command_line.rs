@@ -231,7 +231,6 @@ fn what_comes_later_is_an_error_that_begins_with_not_yet() {
     for (what, recipe) in [
         ("fisher", "preset: paper\nmerge_method: fisher\nbase_model: ./base\nmodels: [{model: ./fine-tune-a}]\n"),
         ("della", "merge_method: della\nbase_model: ./base\nmodels: [{model: ./fine-tune-a, parameters: {weight: 1}}]\n"),
-        ("vocab", &format!("{AVERAGE}vocab: {{on_mismatch: pad}}\n")),
         ("chat_template", &format!("{AVERAGE}chat_template: chatml\n")),
         ("documents", &format!("{AVERAGE}---\n{AVERAGE}")),
     ] {

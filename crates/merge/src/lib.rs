@@ -6,6 +6,7 @@
 //!
 //! A [`Recipe`](recipe::Recipe) is what the user wrote; a [`Plan`] is what will be done; [`merge`] does it. Nothing below the command line prints.
 
+pub mod checks;
 mod engine;
 mod gather;
 pub mod methods;
@@ -14,6 +15,7 @@ mod paper;
 pub mod plan;
 pub mod recipe;
 pub mod sparsifiers;
+pub mod verify;
 
 pub use engine::Progress;
 pub use output::{MergeOptions, Merged, merge};

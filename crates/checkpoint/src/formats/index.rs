@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use crate::dtype::shorten;
 use crate::error::{Context, Error, Result};
@@ -18,11 +19,19 @@ const MAX_INDEX: u64 = 100_000_000;
 pub struct ShardIndex {
     path: PathBuf,
     weight_map: BTreeMap<String, String>,
+    total_size: Option<f64>,
 }
 
 #[derive(Deserialize)]
 struct RawIndex {
     weight_map: UniqueMap,
+    metadata: Option<Box<RawValue>>,
+}
+
+/// What the metadata say, where they say it as a number.
+#[derive(Deserialize)]
+struct RawMetadata {
+    total_size: Option<f64>,
 }
 
 impl ShardIndex {
@@ -34,6 +43,7 @@ impl ShardIndex {
         let text = read_text(path, MAX_INDEX)?;
         let raw: RawIndex =
             serde_json::from_str(&text).map_err(|error| Error::new(format!("{}: not an index of shards: {error}", path.display())))?;
+        let metadata = raw.metadata.and_then(|metadata| serde_json::from_str::<RawMetadata>(metadata.get()).ok());
         let weight_map = raw.weight_map.0;
         for (name, shard) in &weight_map {
             if !is_plain_file_name(shard) {
@@ -48,7 +58,7 @@ impl ShardIndex {
         if weight_map.is_empty() {
             return Err(Error::new(format!("{}: the index names no tensors", path.display())));
         }
-        Ok(Self { path: path.to_owned(), weight_map })
+        Ok(Self { path: path.to_owned(), weight_map, total_size: metadata.and_then(|metadata| metadata.total_size) })
     }
 
     /// The names of the shards, sorted.
@@ -59,6 +69,11 @@ impl ShardIndex {
     /// Which shard holds which tensor.
     pub fn weight_map(&self) -> &BTreeMap<String, String> {
         &self.weight_map
+    }
+
+    /// The bytes of all tensors together, where the index says it: only the tensors' own, no headers.
+    pub fn total_size(&self) -> Option<f64> {
+        self.total_size
     }
 
     /// Opens all shards, in the order of their names, and checks that index and shards say the same.

@@ -53,7 +53,9 @@ pub(super) fn failed(error: &io::Error, doing: &str, path: &Path) -> Error {
     let message = Error::new(format!("{}: {doing}: {error}", path.display()));
     let help = match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::NOSPC | Errno::DQUOT) => "make room on this disk, or choose a folder on another one",
-        Some(Errno::FBIG) => "the file system or a limit (ulimit -f) does not allow files of this size: smaller shards with --out-shard-size may help",
+        Some(Errno::FBIG) => {
+            "the file system or a limit (ulimit -f) does not allow files of this size: smaller shards with --out-shard-size may help"
+        }
         Some(Errno::IO) => "the disk reported a failure: see the system's log, or choose a folder on another disk",
         Some(Errno::ACCESS | Errno::PERM) => "choose a folder that you may write to",
         Some(Errno::ROFS) => "the file system is read-only: choose a folder on another one",

@@ -76,7 +76,9 @@ impl Journal {
             .help("a source was written to since; start over with --force"));
         }
         if begin != expected.len() {
-            return Err(Error::new(format!("{}: the run that left it was of other sources", path.display())).help("start over with --force"));
+            return Err(
+                Error::new(format!("{}: the run that left it was of other sources", path.display())).help("start over with --force")
+            );
         }
         let file = OpenOptions::new().write(true).open(&path).context("opening the journal", &path)?;
         file.set_len(length).context("cutting off a line that was not finished", &path)?;
@@ -108,7 +110,8 @@ impl Journal {
 /// What the run is of: a line for the plan, and one for each file that decides about its weights.
 fn head(plan: &Plan) -> Vec<String> {
     let files = plan.sources.iter().flat_map(|source| &source.files);
-    let file = |file: &deltaic_checkpoint::FileIdentity| format!("source {} {}", file.stamp(), serde_json::json!(file.path.to_string_lossy()));
+    let file =
+        |file: &deltaic_checkpoint::FileIdentity| format!("source {} {}", file.stamp(), serde_json::json!(file.path.to_string_lossy()));
     [FIRST_LINE.to_owned(), format!("plan {}", plan.hash())].into_iter().chain(files.map(file)).collect()
 }
 

@@ -113,14 +113,8 @@ fn merge_on(
     }
     check_out(plan, out, options)?;
     let partial = PartialFolder::create(out, &plan.hash(), plan.layout.file_bytes(), options)?;
-    let control = Control {
-        threads: options.threads,
-        kernels,
-        count_swallowed: options.checks,
-        deny_nan: options.deny_nan,
-        cancel,
-        progress,
-    };
+    let control =
+        Control { threads: options.threads, kernels, count_swallowed: options.checks, deny_nan: options.deny_nan, cancel, progress };
     let mut merged = write(disk, plan, &partial, options, &control).map_err(|error| partial.left_behind(error))?;
     merged.bytes = partial.commit(options.force).map_err(|error| partial.left_behind(error))?;
     merged.folder = out.to_owned();

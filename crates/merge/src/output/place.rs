@@ -82,9 +82,8 @@ pub fn check_out(plan: &Plan, out: &Path, options: &MergeOptions) -> Result<()> 
     out.read_dir().context("reading the folder", out)?;
     match (is_empty(out), options.force) {
         (true, _) => Ok(()),
-        (false, false) => {
-            Err(Error::new(format!("{}: the folder is not empty", out.display())).help("choose another folder, or replace the model with --force"))
-        }
+        (false, false) => Err(Error::new(format!("{}: the folder is not empty", out.display()))
+            .help("choose another folder, or replace the model with --force")),
         (false, true) if is_model(out) => Ok(()),
         (false, true) => Err(Error::new(format!("{}: the folder holds other things than a model (no config.json)", out.display()))
             .help("--force replaces a whole folder, and only a model's: choose another folder, or remove this one yourself")),
@@ -100,7 +99,8 @@ pub(super) fn is_empty(out: &Path) -> bool {
 
 /// Whether a folder looks like a model's: `--force` on a wrong path must not delete what is no model.
 fn is_model(folder: &Path) -> bool {
-    let weights = |name: std::ffi::OsString| name.to_str().is_some_and(|name| name.ends_with(".safetensors") || name == "pytorch_model.bin");
+    let weights =
+        |name: std::ffi::OsString| name.to_str().is_some_and(|name| name.ends_with(".safetensors") || name == "pytorch_model.bin");
     folder.join("config.json").exists() || folder.read_dir().into_iter().flatten().flatten().any(|entry| weights(entry.file_name()))
 }
 

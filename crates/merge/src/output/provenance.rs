@@ -28,7 +28,12 @@ pub(super) fn text(plan: &Plan, hash: bool, cancel: &AtomicBool) -> Result<Strin
     );
     text += "  sources:  # `id` and `sample`: SHA-256 of 64 windows of each file's content\n";
     for source in &plan.sources {
-        let _ = writeln!(text, "    - model: {}\n      id: {}\n      files:", json!(source.absolute_reference().to_string()), json!(source.id()));
+        let _ = writeln!(
+            text,
+            "    - model: {}\n      id: {}\n      files:",
+            json!(source.absolute_reference().to_string()),
+            json!(source.id())
+        );
         for file in &source.files {
             let _ = writeln!(text, "        - {}", described(file, hash, cancel)?);
         }

@@ -3,15 +3,17 @@
 use deltaic_checkpoint::{Config, Result};
 
 use super::slots::Slots;
+use super::vocabulary::Fitted;
 use super::{Source, TensorPlan};
 use crate::recipe::Recipe;
 
 /// The base's config.json, or the first fine-tune's where the output holds tensors that only fine-tunes have; changed in the layer count,
-/// the dtype, and whether the head is tied.
+/// the vocabulary's size, the dtype, and whether the head is tied.
 pub(super) fn resolve(
     recipe: &Recipe,
     sources: &[Source],
     slots: &Slots<'_>,
+    vocabulary: &Fitted,
     base: Option<usize>,
     tensors: &[TensorPlan],
 ) -> Result<Config> {
@@ -25,6 +27,9 @@ pub(super) fn resolve(
     let mut config = sources[from].config.clone();
     if let Some(layers) = &slots.layers {
         config.set_layer_count(layers.len(), layers)?;
+    }
+    if let Some(rows) = vocabulary.vocab_size(from) {
+        config.set("vocab_size", rows);
     }
     // Tensors that the recipe gives no dtype keep the base's.
     let of_base = || base.filter(|base| *base != from).and_then(|base| sources[base].config.dtype());

@@ -8,6 +8,7 @@ mod slots;
 mod sources;
 mod tensors;
 mod tokenizer;
+mod vocabulary;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -203,6 +204,8 @@ pub struct Plan {
     pub options: PlanOptions,
     /// Ids of the masks that are drawn here.
     drawn: Vec<MaskId>,
+    /// Bytes that are read once more for rows that are made.
+    mean_bytes: u64,
     /// What is gathered over the whole model first.
     pub(crate) model_wide: Option<Box<dyn ModelWide>>,
 }
@@ -220,6 +223,7 @@ impl Plan {
         // Before shapes are compared: a setting that would make them fit is then the better news.
         let tokenizer_from = tokenizer::donor(&recipe, &sources, base)?.filter(|_| options.copy_tokenizer);
         let slots = slots::resolve(&recipe, &sources)?;
+        let (sources, vocabulary) = vocabulary::fit(&recipe, sources, &slots, tokenizer_from, &mut warnings)?;
         let seed = recipe.seed.or(options.seed).unwrap_or_else(|| recipe.seed_or_derived());
         let mut planned = tensors::plan(&recipe, &sources, &slots, seed, &mut warnings)?;
         let masks = masks::check(&sources, &mut planned.masks)?;
@@ -232,7 +236,7 @@ impl Plan {
         let layout = ShardLayout::new(&shapes, options.shard_bytes.unwrap_or(SHARD_BYTES), &metadata)?;
         let place = |tensor: &TensorPlan| layout.place(&tensor.name).map(|place| (place.shard, place.offset));
         tensors.sort_by_key(place);
-        let config = config::resolve(&recipe, &sources, &slots, base, &tensors)?;
+        let config = config::resolve(&recipe, &sources, &slots, &vocabulary, base, &tensors)?;
         let side_files_from = base.unwrap_or(slots.first_source());
         warnings.dedup();
         Ok(Self {
@@ -249,6 +253,7 @@ impl Plan {
             drawn,
             warnings,
             options,
+            mean_bytes: vocabulary.mean_bytes,
             model_wide: planned.model_wide,
         })
     }
@@ -292,7 +297,7 @@ impl Plan {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let bytes = |tensor: &TensorPlan| tensor.elements() * tensor.stored_bytes as u64 * reads(tensor) as u64;
         Summary {
-            bytes_read: self.tensors.iter().map(bytes).sum(),
+            bytes_read: self.tensors.iter().map(bytes).sum::<u64>() + self.mean_bytes,
             reads: self.tensors.iter().map(reads).max().unwrap_or(1),
             threads,
             window_memory: (self.window_elements(threads) * self.window_bytes_per_element() * threads) as u64,

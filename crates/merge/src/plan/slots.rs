@@ -57,6 +57,12 @@ impl Slots<'_> {
         self.alignment.get(canonical).and_then(|tensor| tensor.sources[source].as_deref())
     }
 
+    /// The source's own name of what it gives for a canonical one, and whether that is lent: a head that it does not store is its embedding.
+    pub fn stored_name(&self, source: usize, canonical: &str) -> Option<(&str, bool)> {
+        let lent = || self.own_name(source, &self.architecture.tied_partner(canonical)?).map(|name| (name, true));
+        self.own_name(source, canonical).map(|name| (name, false)).or_else(lent)
+    }
+
     /// The first source of the first slice.
     pub fn first_source(&self) -> usize {
         self.slices[0].sources[0].source

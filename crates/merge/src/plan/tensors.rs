@@ -77,10 +77,7 @@ impl<'a> Planner<'a> {
         let (of, canonical) = (&self.slots.slices[slot.slice].sources[i], slot.canonical[i].as_str());
         let source = &self.sources[of.source];
         let embedding = self.slots.architecture.tied_partner(canonical);
-        let (name, lent) = match self.slots.own_name(of.source, canonical) {
-            Some(name) => (name, false),
-            None => (self.slots.own_name(of.source, embedding.as_deref()?)?, true),
-        };
+        let (name, lent) = self.slots.stored_name(of.source, canonical)?;
         // One matrix under two names gets one mask, the embedding's.
         let mask_name = match embedding {
             Some(embedding) if lent || self.slots.architecture.is_tied(&source.config) => embedding,
@@ -250,14 +247,8 @@ impl<'a> Planner<'a> {
             }
             let message =
                 format!("{}: {} has shape {:?}, {} has {:?}", slot.name, name(offer), offer.info.shape, name(first), first.info.shape);
-            let architecture = &self.slots.architecture;
-            let of_vocabulary = architecture.is_embedding(&slot.name) || architecture.tied_partner(&slot.name).is_some();
-            let same_columns = offer.info.shape.get(1..) == first.info.shape.get(1..);
-            return Err(Error::new(message).help(if of_vocabulary && same_columns {
-                "the vocabularies differ in size: give the models one vocabulary first (transformers: `resize_token_embeddings`), or `exclude` these tensors to keep the base's"
-            } else {
-                "these are not fine-tunes of the same base; `deltaic inspect MODEL` shows a model's tensors"
-            }));
+            let help = "these are not fine-tunes of the same base; `deltaic inspect MODEL` shows a model's tensors";
+            return Err(Error::new(message).help(help));
         }
         Ok(())
     }

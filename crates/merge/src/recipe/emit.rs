@@ -5,7 +5,7 @@ use std::fmt::Write;
 use deltaic_checkpoint::ModelReference;
 
 use super::check::{SPELLINGS, blocks, first_without};
-use super::{Entry, Layout, OwnSparsify, Parameters, Recipe, Scalar, Setting, TokenizerSource, own};
+use super::{Entry, Layout, OwnSparsify, Parameters, Recipe, Scalar, Setting, TokenizerSource, own, vocab};
 use crate::gather::Operands;
 use crate::methods::{Default, Preset};
 use crate::sparsifiers::{Rescale, Sparsify};
@@ -26,6 +26,7 @@ impl Recipe {
         line("sparsify", self.sparsify.as_ref().map(sparsify));
         let patterns: Vec<_> = self.exclude.iter().map(|pattern| text(own::pattern_text(&pattern.value))).collect();
         line("exclude", (!patterns.is_empty()).then(|| format!("[{}]", patterns.join(", "))));
+        line("vocab", self.vocab.map(vocab::written));
         line("dtype", self.dtype.map(|dtype| own::dtype_name(dtype).to_owned()));
         line("out_dtype", self.out_dtype.or(self.dtype).map(|dtype| own::dtype_name(dtype).to_owned()));
         line(

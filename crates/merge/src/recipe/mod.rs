@@ -19,6 +19,7 @@ mod settings;
 #[cfg(test)]
 mod tests;
 mod unknown;
+mod vocab;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -31,6 +32,7 @@ pub use parameters::lookup;
 pub use parse::parse;
 pub use recorded::Recorded;
 pub use unknown::{UnknownPolicy, Warning};
+pub use vocab::OnMismatch;
 
 use crate::methods::{Definition, Preset};
 use crate::sparsifiers::Sparsify;
@@ -163,6 +165,8 @@ pub struct Recipe {
     pub seed: Option<u64>,
     /// Tensors not merged: regular expressions over output names, each compiled so that it matches whole names only.
     pub exclude: Vec<Spanned<regex::Regex>>,
+    /// `vocab`: what is done where vocabularies differ in size; without it that is an error.
+    pub vocab: Option<OnMismatch>,
     /// `dtype`: accepted; the arithmetic is f32 all the same.
     pub dtype: Option<DType>,
     /// The dtype written.

@@ -8,7 +8,7 @@ use crate::{methods, sparsifiers};
 
 /// Keys at the top of a recipe.
 pub(super) const TOP: &[&str] =
-    &["tokenizer", "chat_template", "modules", "experts", "data", "statistics", "fisher", "gram", "vocab", "override_architecture"];
+    &["tokenizer", "chat_template", "modules", "experts", "data", "statistics", "fisher", "gram", "override_architecture"];
 
 /// Keys beside `model`.
 pub(super) const ENTRY: &[&str] = &["data", "statistics"];

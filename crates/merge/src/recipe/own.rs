@@ -66,7 +66,7 @@ fn drop_rate(context: &Context<'_>, node: &Node, fields: &Fields<'_>) -> Result<
 }
 
 /// One of a few words. A bare `none` is a word here, YAML's null is the default.
-fn choice<'n>(context: &Context<'_>, fields: &Fields<'n>, name: &str, known: &[&str]) -> Result<Option<&'n str>> {
+pub(super) fn choice<'n>(context: &Context<'_>, fields: &Fields<'n>, name: &str, known: &[&str]) -> Result<Option<&'n str>> {
     let Some(node) = fields.get(name) else { return Ok(None) };
     match node.text() {
         Some(text) if known.contains(&text) => Ok(Some(text)),

@@ -6,7 +6,7 @@ use deltaic_checkpoint::Result;
 
 use super::node::{self, Node};
 use super::unknown::{Context, UnknownPolicy, Warning};
-use super::{Document, Recipe, check, method, models, not_yet, own, recorded, settings};
+use super::{Document, Recipe, check, method, models, not_yet, own, recorded, settings, vocab};
 
 /// Keys at the top of a recipe. `deltaic` holds what deltaic itself writes into `deltaic.yml` about where an output came from.
 const TOP: &[&str] = &[
@@ -22,6 +22,7 @@ const TOP: &[&str] = &[
     "sparsify",
     "seed",
     "exclude",
+    "vocab",
     "deltaic",
 ];
 
@@ -56,6 +57,7 @@ fn recipe(context: &mut Context<'_>, root: &Node, document: &Arc<Document>) -> R
         sparsify: fields.get("sparsify").map(|node| own::sparsify(context, node)).transpose()?.flatten(),
         seed: own::seed(context, &fields)?,
         exclude: own::exclude(context, &fields)?,
+        vocab: fields.get("vocab").map(|node| vocab::on_mismatch(context, node)).transpose()?,
         dtype: own::dtype(context, &fields, "dtype")?,
         out_dtype: own::dtype(context, &fields, "out_dtype")?,
         tokenizer_source: models::tokenizer_source(context, fields.get("tokenizer_source"))?,

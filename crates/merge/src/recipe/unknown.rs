@@ -175,7 +175,7 @@ pub(super) fn nearest<'k>(word: &str, known: impl Iterator<Item = &'k str>) -> O
 /// Where a key belongs that is known, but not where it stands.
 fn home(key: &str) -> Option<&'static str> {
     Some(match key {
-        "merge_method" | "models" | "slices" | "dtype" | "out_dtype" | "tokenizer_source" | "preset" | "exclude" => {
+        "merge_method" | "models" | "slices" | "dtype" | "out_dtype" | "tokenizer_source" | "preset" | "exclude" | "vocab" => {
             "at the top of the recipe"
         }
         "base_model" => "at the top of the recipe or in a slice",
@@ -184,6 +184,7 @@ fn home(key: &str) -> Option<&'static str> {
         "layer_range" => "beside `model` in the sources of a slice",
         "sources" | "residual_weight" => "in a slice",
         "drop_rate" => "in `sparsify`",
+        "on_mismatch" => "in `vocab`",
         _ if crate::methods::all().any(|method| method.parameters.iter().any(|parameter| parameter.name == key)) => "in `parameters`",
         _ => return None,
     })

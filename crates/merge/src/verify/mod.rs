@@ -118,7 +118,9 @@ fn non_finite(model: &Checkpoint, options: &MergeOptions, cancel: &AtomicBool) -
     let (kernels, next) = (options.kernels()?, AtomicUsize::new(0));
     let found: Mutex<Vec<(usize, u64)>> = Mutex::default();
     let failure: Mutex<Option<Error>> = Mutex::default();
-    let lock = |error| drop(failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error));
+    let fail = |error| {
+        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    };
     std::thread::scope(|scope| {
         for _ in 0..options.threads.max(1) {
             scope.spawn(|| {
@@ -126,7 +128,7 @@ fn non_finite(model: &Checkpoint, options: &MergeOptions, cancel: &AtomicBool) -
                     match count_non_finite(model, &info.name, info.elements(), kernels, cancel) {
                         Ok(0) => {}
                         Ok(count) => found.lock().unwrap_or_else(PoisonError::into_inner).push((number, count)),
-                        Err(error) => return lock(error),
+                        Err(error) => return fail(error),
                     }
                 }
             });

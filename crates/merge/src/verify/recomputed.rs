@@ -50,7 +50,10 @@ pub(super) fn compare(
             *comparable = false;
             let found = found.map_or("nothing".to_owned(), |(dtype, shape)| format!("{} {shape:?}", dtype.safetensors_name()));
             let expected = tensor.dtype.safetensors_name();
-            broken(format!("{}: expected {expected} {:?}, found {found}", tensor.name, tensor.shape), "the weights are not those that the merge writes");
+            broken(
+                format!("{}: expected {expected} {:?}, found {found}", tensor.name, tensor.shape),
+                "the weights are not those that the merge writes",
+            );
         }
     }
     let known: std::collections::BTreeSet<&str> = plan.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
@@ -58,7 +61,8 @@ pub(super) fn compare(
         broken(format!("{name}: the merge writes no such tensor"), "the weights are not those that the merge writes");
     }
     let comparison = Comparison::new(model, plan, comparable, extent, options.threads);
-    let control = Control { threads: options.threads, kernels: options.kernels()?, count_swallowed: false, deny_nan: false, cancel, progress };
+    let control =
+        Control { threads: options.threads, kernels: options.kernels()?, count_swallowed: false, deny_nan: false, cancel, progress };
     engine::run(plan, &comparison, &control)?;
     verified.recomputed = comparison.recomputed.into_inner();
     verified.differences = comparison.differences.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect();
@@ -99,7 +103,11 @@ struct Comparison<'a> {
 impl<'a> Comparison<'a> {
     fn new(model: &'a Checkpoint, plan: &'a Plan, comparable: Vec<bool>, extent: Extent, threads: usize) -> Self {
         let mut total = 0;
-        let before = plan.tensors.iter().map(|tensor| std::mem::replace(&mut total, total + tensor.elements())).collect();
+        let mut before = Vec::new();
+        for tensor in &plan.tensors {
+            before.push(total);
+            total += tensor.elements();
+        }
         let (spacing, offset) = match extent {
             Extent::Sample { share, seed } => {
                 let window = plan.window_elements(threads).min(WINDOW);

@@ -75,12 +75,21 @@ impl Models {
         write(&folder.join("model.safetensors"), model);
     }
 
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    /// Plans a recipe whose paths start from the folder.
+    pub fn plan(&self, recipe: &str) -> deltaic_checkpoint::Result<Plan> {
+        let document = Arc::new(Document::new("recipe", recipe, self.0.path()));
+        Plan::new(parse(document, UnknownPolicy::Strict)?.0, PlanOptions::default())
+    }
+
     /// Merges by a recipe whose paths start from the folder.
     #[track_caller]
     pub fn merge(&self, recipe: &str) -> Merged {
-        let document = Arc::new(Document::new("recipe", recipe, self.0.path()));
-        let (parsed, _) = parse(document, UnknownPolicy::Strict).unwrap_or_else(|error| panic!("{error}\n{recipe}"));
-        let plan = Plan::new(parsed, PlanOptions::default()).unwrap_or_else(|error| panic!("{error}\n{recipe}"));
+        let plan = self.plan(recipe).unwrap_or_else(|error| panic!("{error}\n{recipe}"));
         let out = self.0.path().join("out");
         let options = MergeOptions { force: true, threads: 3, ..MergeOptions::default() };
         let merged = merge(&plan, &out, &options, &AtomicBool::new(false), &|_| {}).unwrap_or_else(|error| panic!("{error}\n{recipe}"));
@@ -88,7 +97,8 @@ impl Models {
     }
 }
 
-fn write(path: &Path, model: &Model) {
+/// Writes a safetensors file.
+pub fn write(path: &Path, model: &Model) {
     let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
     for (name, tensor) in model {
         let start = data.len();
@@ -102,7 +112,8 @@ fn write(path: &Path, model: &Model) {
     std::fs::write(path, bytes).unwrap();
 }
 
-fn read(path: &Path) -> Model {
+/// Reads a safetensors file.
+pub fn read(path: &Path) -> Model {
     let bytes = std::fs::read(path).unwrap();
     let end = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let mut header: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&bytes[8..end]).unwrap();
