@@ -165,6 +165,30 @@ impl Architecture {
         }
     }
 
+    /// The kind of a tensor: its name without the backbone's prefix, the layer, other numbers (of experts) and `.weight`, such as
+    /// `self_attn.q_proj`, `mlp.experts.down_proj`, `attention.self.query.bias`, `embed_tokens`, `norm`. Where there is more than one
+    /// stack of layers (encoder and decoder), its first word stays: `decoder.self_attn.q_proj`.
+    pub fn kind_of(&self, name: &str) -> String {
+        let relative = self.relative(name);
+        let inner = match self.split_layer(relative) {
+            Some((head, _, rest)) => {
+                let stack = if self.family.layers.len() > 1 { head.split('.').next().unwrap_or("") } else { "" };
+                format!("{stack}{rest}")
+            }
+            None => relative.to_owned(),
+        };
+        let parts: Vec<&str> = inner.split('.').filter(|part| !part.is_empty() && parse_number(part).is_none()).collect();
+        match parts.split_last() {
+            Some((&"weight", rest)) if !rest.is_empty() => rest.join("."),
+            _ => parts.join("."),
+        }
+    }
+
+    /// Whether the layers are one stack, so that the configuration's layer count is that of its numbers.
+    pub fn has_one_stack(&self) -> bool {
+        self.family.layers.len() == 1
+    }
+
     /// Where a tensor stands: in a layer, before the layers (embeddings) or behind them.
     pub fn position(&self, name: &str) -> Position {
         if let Some(layer) = self.layer_of(name) {

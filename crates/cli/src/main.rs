@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Verb::Merge(merge) => verbs::merge::run(&merge, &messages),
         Verb::Plan(plan) => verbs::plan::run(&plan, &messages),
         Verb::Dare(dare) => verbs::dare::run(&dare, &messages),
+        Verb::Delta(delta) => verbs::delta::run(&delta, &messages),
         Verb::Inspect(inspect) => verbs::inspect::run(&inspect),
         Verb::Methods(methods) => verbs::methods::run(&methods),
         Verb::Completions { shell } => verbs::completions::run(shell),

@@ -23,6 +23,19 @@ pub fn run(arguments: &Merge, messages: &Messages) -> Result<()> {
     write(&plan, &arguments.out, &arguments.running, messages)
 }
 
+/// A flag that Ctrl-C sets. A second signal ends the program at once; a partial folder's name then says what it is.
+pub fn cancelled_by_signals() -> Result<Arc<AtomicBool>> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&cancel);
+    let handler = move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(1);
+        }
+    };
+    ctrlc::set_handler(handler).map_err(|error| Error::new(format!("setting up the handling of Ctrl-C: {error}")))?;
+    Ok(cancel)
+}
+
 /// Runs a plan, and prints where the model lies and how large it is.
 pub fn write(plan: &Plan, out: &Path, running: &Running, messages: &Messages) -> Result<()> {
     let mut options = MergeOptions {
@@ -35,15 +48,7 @@ pub fn write(plan: &Plan, out: &Path, running: &Running, messages: &Messages) ->
     if let Some(threads) = running.threads {
         options.threads = usize::from(threads);
     }
-    let cancel = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&cancel);
-    // A second signal ends the program at once; the partial folder's name then says what it is.
-    let handler = move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(1);
-        }
-    };
-    ctrlc::set_handler(handler).map_err(|error| Error::new(format!("setting up the handling of Ctrl-C: {error}")))?;
+    let cancel = cancelled_by_signals()?;
     let bar = Bar::new(messages.is_quiet());
     let merged = merge(plan, out, &options, &cancel, &|progress| bar.update(progress));
     bar.finish();
