@@ -52,9 +52,10 @@ pub(super) struct Pairs {
 
 /// Opens both models and aligns their names as a merge does.
 pub(super) fn find(base: &ModelReference, model: &ModelReference, options: &StudyOptions) -> Result<Pairs> {
-    let exclude = options.exclude.iter().map(|text| {
-        whole_name(text).map_err(|reason| Error::new(format!("`--exclude {text}` has no valid regular expression: {reason}")))
-    });
+    let exclude = options
+        .exclude
+        .iter()
+        .map(|text| whole_name(text).map_err(|reason| Error::new(format!("`--exclude {text}` has no valid regular expression: {reason}"))));
     let exclude: Vec<regex::Regex> = exclude.collect::<Result<_>>()?;
     let folders = [(options.working_directory.clone(), "the working directory")];
     let sources = [Source::open(base, &folders)?, Source::open(model, &folders)?];
@@ -91,8 +92,11 @@ pub(super) fn find(base: &ModelReference, model: &ModelReference, options: &Stud
 /// What is said of the two as wholes; quantised weights mean nothing without their scales.
 fn warnings(sources: &[Source; 2]) -> Result<Vec<String>> {
     if let Some(source) = sources.iter().find(|source| source.config.is_quantized()) {
-        return Err(Error::new(format!("{}: config.json has a quantization_config: quantised weights cannot be compared", source.reference))
-            .help("compare the unquantised model"));
+        return Err(Error::new(format!(
+            "{}: config.json has a quantization_config: quantised weights cannot be compared",
+            source.reference
+        ))
+        .help("compare the unquantised model"));
     }
     let [base, model] = sources;
     let mut warnings = Vec::new();

@@ -26,9 +26,9 @@ use deltaic_checkpoint::{DType, ModelReference};
 use sha2::{Digest, Sha256};
 
 pub use document::{Document, MAX_BYTES};
+pub(crate) use own::whole_name;
 pub use parameters::lookup;
 pub use parse::parse;
-pub(crate) use own::whole_name;
 pub use unknown::{UnknownPolicy, Warning};
 
 use crate::methods::{Definition, Preset};
