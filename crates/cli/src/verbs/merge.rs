@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use deltaic_checkpoint::{Error, Result};
-use deltaic_merge::{MergeOptions, Plan, merge, output};
+use deltaic_merge::{MergeOptions, Plan, checks, merge, output};
 
 use crate::arguments::{Merge, Running};
 use crate::messages::{Messages, print};
@@ -48,6 +48,7 @@ pub fn write(plan: &Plan, out: &Path, running: &Running, messages: &Messages) ->
     if let Some(threads) = running.threads {
         options.threads = usize::from(threads);
     }
+    checks::before(plan)?.iter().for_each(|warning| messages.warning(warning));
     let cancel = cancelled_by_signals()?;
     let bar = Bar::new(messages.is_quiet());
     let merged = merge(plan, out, &options, &cancel, &|progress| bar.update(progress));
