@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde::Deserialize;
 
+use crate::agreement::MustAgree;
 use crate::config::Config;
 
 /// Where a tensor stands in the model.
@@ -72,6 +73,7 @@ pub(crate) struct Generic {
     pub(crate) heads: Vec<String>,
     embeddings: Vec<String>,
     buffers: Vec<String>,
+    pub(crate) must_agree: Vec<MustAgree>,
 }
 
 /// The data of `architectures/generic.json`.
@@ -188,6 +190,30 @@ impl Architecture {
             Some((before, _, after)) => format!("{before}{layer}{after}"),
             None => name.to_owned(),
         }
+    }
+
+    /// The kind of a tensor: its name without the backbone's prefix, the layer, other numbers (of experts) and `.weight`, such as
+    /// `self_attn.q_proj`, `mlp.experts.down_proj`, `attention.self.query.bias`, `embed_tokens`, `norm`. Where there is more than one
+    /// stack of layers (encoder and decoder), its first word stays: `decoder.self_attn.q_proj`.
+    pub fn kind_of(&self, name: &str) -> String {
+        let relative = self.relative(name);
+        let inner = match self.split_layer(relative) {
+            Some((head, _, rest)) => {
+                let stack = if self.family.layers.len() > 1 { head.split('.').next().unwrap_or("") } else { "" };
+                format!("{stack}{rest}")
+            }
+            None => relative.to_owned(),
+        };
+        let parts: Vec<&str> = inner.split('.').filter(|part| !part.is_empty() && parse_number(part).is_none()).collect();
+        match parts.split_last() {
+            Some((&"weight", rest)) if !rest.is_empty() => rest.join("."),
+            _ => parts.join("."),
+        }
+    }
+
+    /// Whether the layers are one stack, so that the configuration's layer count is that of its numbers.
+    pub fn has_one_stack(&self) -> bool {
+        self.family.layers.len() == 1
     }
 
     /// Where a tensor stands: in a layer, before the layers (embeddings) or behind them.
@@ -429,6 +455,25 @@ mod tests {
         }
         let gemma3 = architecture("gemma3", &["language_model.model.norm.weight"]);
         assert_eq!(gemma3.layer_of("vision_tower.vision_model.encoder.layers.3.mlp.fc1.weight"), None);
+    }
+
+    #[test]
+    fn the_kind_of_a_tensor_is_its_name_without_prefix_layer_and_numbers() {
+        for (family, name, kind) in [
+            ("llama", "model.layers.31.self_attn.q_proj.weight", "self_attn.q_proj"),
+            ("llama", "layers.31.self_attn.q_proj.bias", "self_attn.q_proj.bias"),
+            ("llama", "model.embed_tokens.weight", "embed_tokens"),
+            ("llama", "lm_head.weight", "lm_head"),
+            ("mixtral", "model.layers.7.block_sparse_moe.experts.2.w1.weight", "block_sparse_moe.experts.w1"),
+            ("bert", "bert.encoder.layer.0.attention.self.query.weight", "attention.self.query"),
+            ("bert", "embeddings.LayerNorm.bias", "embeddings.LayerNorm.bias"),
+            ("t5", "decoder.block.2.layer.1.EncDecAttention.q.weight", "decoder.layer.EncDecAttention.q"),
+            ("t5", "encoder.block.2.layer.0.SelfAttention.q.weight", "encoder.layer.SelfAttention.q"),
+            ("martian", "net.stage.4.b.weight", "b"),
+            ("martian", "weight", "weight"),
+        ] {
+            assert_eq!(architecture(family, &[name]).kind_of(name), kind, "{family} {name}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@
 mod adapter;
 mod adapter_config;
 mod adapter_names;
+mod agreement;
 mod architecture;
 mod config;
 mod dtype;
@@ -31,6 +32,7 @@ mod writer;
 
 pub use adapter::AdaptedModel;
 pub use adapter_config::AdapterConfig;
+pub use agreement::Disagreement;
 pub use architecture::{Architecture, Position};
 pub use config::Config;
 pub use dtype::{DType, shorten};

@@ -38,6 +38,8 @@ pub enum Verb {
     Inspect(Inspect),
     /// Check a merged model again; with --sample or --full hold its weights against its sources
     Verify(Verify),
+    /// Study what a fine-tune changed of its base: ranges, quantiles, cosine, by tensor, layer and kind
+    Delta(Delta),
     /// List the merge methods and sparsifiers, or show one with its formula and a recipe that runs
     Methods(Methods),
     /// Print completions for a shell
@@ -276,6 +278,34 @@ pub enum Of {
     Delta,
     /// The fine-tuned weights themselves
     Weights,
+}
+
+/// Study what a fine-tune changed of its base
+#[derive(Debug, Args)]
+#[command(after_help = "Both models are read three times; memory does not grow with them.")]
+pub struct Delta {
+    /// The base model: a folder, or a Hub name in the local cache
+    pub base: String,
+    /// The fine-tuned model; an adapter as base+adapter
+    pub model: String,
+    /// Tensors that are left out: regular expressions over whole names (the classifier: '.*classifier.*')
+    #[arg(long, value_name = "REGEX")]
+    pub exclude: Vec<String>,
+    /// List every tensor, too
+    #[arg(long)]
+    pub tensors: bool,
+    /// Draw the deltas: a histogram, and their ranges by layer and kind
+    #[arg(long, value_name = "F.svg")]
+    pub plot: Option<PathBuf>,
+    /// Replace the figure's file where it exists
+    #[arg(long, requires = "plot")]
+    pub force: bool,
+    /// Number of worker threads; all cores without it
+    #[arg(long, alias = "num-threads", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Print as JSON, every tensor included
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Show a model's tensors, dtypes, parameters, bytes, architecture

@@ -4,6 +4,7 @@ mod arguments;
 mod messages;
 mod progress;
 mod reading;
+mod signals;
 mod tables;
 mod verbs;
 
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Verb::Merge(merge) => verbs::merge::run(&merge, &messages),
         Verb::Plan(plan) => verbs::plan::run(&plan, &messages),
         Verb::Dare(dare) => verbs::dare::run(&dare, &messages),
+        Verb::Delta(delta) => verbs::delta::run(&delta, &messages),
         Verb::Inspect(inspect) => verbs::inspect::run(&inspect),
         Verb::Verify(verify) => verbs::verify::run(&verify, &messages),
         Verb::Methods(methods) => verbs::methods::run(&methods),

@@ -32,6 +32,7 @@ mod instruction_set;
 mod mask;
 mod order_statistics;
 mod reduction;
+mod signed_order;
 mod trim;
 
 pub use consensus::ElectedSigns;
@@ -41,4 +42,5 @@ pub use instruction_set::InstructionSet;
 pub use mask::{MaskKey, threshold};
 pub use order_statistics::{HIGH_BINS, LOW_BINS, magnitude_bits, magnitude_of_bins, rank_in};
 pub use reduction::{LANES, LaneSums, REDUCTION_BLOCK, ordered_sum};
+pub use signed_order::{NO_SLOT, NON_FINITE_BINS, ORDERED_BINS, ORDERED_BITS, REFINED_BINS, from_ordered_bits, ordered_bits};
 pub use trim::Ties;

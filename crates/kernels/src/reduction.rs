@@ -29,6 +29,13 @@ pub fn ordered_sum(block_totals: &[f64]) -> f64 {
 }
 
 impl Kernels {
+    /// Adds the elements themselves to a block's sums.
+    ///
+    /// `x` is a part of one block that begins at a multiple of 16 within the block; the parts come in order.
+    pub fn sum(self, x: &[f32], sums: &mut LaneSums) {
+        self.run(Sum { x, sums, f: |x: f32| f64::from(x) });
+    }
+
     /// Adds the magnitudes |x| to a block's sums (the l1 norm).
     ///
     /// `x` is a part of one block that begins at a multiple of 16 within the block; the parts come in order.

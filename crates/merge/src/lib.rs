@@ -7,6 +7,7 @@
 //! A [`Recipe`](recipe::Recipe) is what the user wrote; a [`Plan`] is what will be done; [`merge`] does it. Nothing below the command line prints.
 
 pub mod checks;
+pub mod delta;
 mod engine;
 mod gather;
 pub mod methods;

@@ -1,11 +1,9 @@
 //! `deltaic merge`.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use deltaic_checkpoint::{Error, Result};
-use deltaic_merge::{MergeOptions, Plan, merge, output};
+use deltaic_checkpoint::Result;
+use deltaic_merge::{MergeOptions, Plan, checks, merge, output};
 
 use crate::arguments::{Checks, Merge, Running};
 use crate::messages::{Messages, print};
@@ -41,7 +39,10 @@ fn options(running: &Running) -> MergeOptions {
 /// Runs a plan, and prints where the model lies and how large it is.
 pub fn write(plan: &Plan, out: &Path, running: &Running, messages: &Messages) -> Result<()> {
     let options = options(running);
-    let cancel = cancel_on_signals()?;
+    if options.checks {
+        checks::before(plan)?.iter().for_each(|warning| messages.warning(warning));
+    }
+    let cancel = crate::signals::cancel_flag()?;
     let bar = Bar::new(messages.is_quiet());
     let merged = merge(plan, out, &options, &cancel, &|progress| bar.update(progress));
     bar.finish();
@@ -66,17 +67,4 @@ pub fn write(plan: &Plan, out: &Path, running: &Running, messages: &Messages) ->
         print(&format!("{}  {}\n", merged.folder.display(), tables::bytes(merged.bytes)));
     }
     Ok(())
-}
-
-/// A flag that Ctrl-C and the signal to end set. A second one ends the program at once; the partial folder's name then says what it is.
-pub fn cancel_on_signals() -> Result<Arc<AtomicBool>> {
-    let cancel = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&cancel);
-    let handler = move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(1);
-        }
-    };
-    ctrlc::set_handler(handler).map_err(|error| Error::new(format!("setting up the handling of Ctrl-C: {error}")))?;
-    Ok(cancel)
 }

@@ -2,6 +2,7 @@
 
 pub mod completions;
 pub mod dare;
+pub mod delta;
 pub mod inspect;
 pub mod merge;
 pub mod methods;

@@ -20,7 +20,7 @@ pub fn run(arguments: &Verify, messages: &Messages) -> Result<()> {
     };
     let default = MergeOptions::default();
     let options = MergeOptions { threads: arguments.threads.map_or(default.threads, usize::from), ..default };
-    let cancel = super::merge::cancel_on_signals()?;
+    let cancel = crate::signals::cancel_flag()?;
     let bar = Bar::new(messages.is_quiet());
     let verified = verify(&arguments.out, extent, &options, &cancel, &|progress: Progress| bar.update(progress));
     bar.finish();

@@ -24,9 +24,14 @@ use self::disk::{Disk, RealDisk};
 use self::folder::PartialFolder;
 use self::place::Place;
 use self::shards::Shards;
-use crate::engine::{self, Control, Counts, Progress};
+use crate::checks;
+use crate::checks::folder::{Expected, Severity};
+use crate::engine::{self, Control, Progress};
 use crate::plan::Plan;
 use crate::recipe::{self, Document, Recorded, UnknownPolicy};
+
+/// Broken things that one message names.
+const FINDINGS_LISTED: usize = 4;
 
 /// How a merge is run; nothing of it changes a byte of the weights.
 #[derive(Debug, Clone)]
@@ -143,18 +148,40 @@ fn write(disk: &dyn Disk, plan: &Plan, partial: &PartialFolder, options: &MergeO
     shards.finish()?;
     side_files::write(disk, plan, partial.path(), options, control.cancel)?;
     let counts = shards.counts();
+    let mut warnings = Vec::new();
+    if options.checks {
+        warnings = check(plan, partial.path())?;
+        warnings.extend(checks::swallowed::warning(plan, &counts));
+    }
     let non_finite = plan.tensors.iter().zip(&counts).filter(|(_, counts)| counts.non_finite > 0);
     Ok(Merged {
         folder: PathBuf::new(),
         bytes: 0,
         kept_bytes: shards.kept_bytes(),
         non_finite: non_finite.map(|(tensor, counts)| (tensor.name.clone(), counts.non_finite)).collect(),
-        warnings: if options.checks { swallowed(plan, &counts) } else { Vec::new() },
+        warnings,
     })
 }
 
-fn swallowed(_plan: &Plan, _counts: &[Counts]) -> Vec<String> {
-    Vec::new()
+/// Checks the finished folder; what may be meant is a warning.
+///
+/// # Errors
+/// Something is broken.
+fn check(plan: &Plan, partial: &Path) -> Result<Vec<String>> {
+    let expected = Expected {
+        tokenizer_from: plan.tokenizer_from.map(|source| plan.sources[source].folder()),
+        side_files_from: Some(plan.sources[plan.side_files_from].folder()),
+    };
+    let (broken, warnings): (Vec<_>, Vec<_>) =
+        checks::folder::folder(partial, Some(&expected))?.into_iter().partition(|finding| finding.severity == Severity::Broken);
+    if broken.is_empty() {
+        return Ok(warnings.iter().map(|finding| finding.error.to_string()).collect());
+    }
+    let messages: Vec<&str> = broken.iter().take(FINDINGS_LISTED).map(|finding| finding.error.message()).collect();
+    let more = broken.len().saturating_sub(FINDINGS_LISTED);
+    let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
+    Err(Error::new(format!("the merged model is broken: {}{more}", messages.join("\n  ")))
+        .help("a flaw of a source, mostly; `--resume --checks none` puts the model in place as it is"))
 }
 
 /// What `deltaic.yml` of a folder records; None where there is none that can be read.

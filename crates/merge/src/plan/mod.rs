@@ -13,7 +13,7 @@ mod vocabulary;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use deltaic_checkpoint::{Config, DType, Result, ShardLayout};
+use deltaic_checkpoint::{Architecture, Config, DType, Result, ShardLayout};
 use deltaic_kernels::REDUCTION_BLOCK;
 use sha2::{Digest, Sha256};
 
@@ -192,6 +192,8 @@ pub struct Plan {
     pub layout: ShardLayout,
     /// The output's config.json.
     pub config: Config,
+    /// What is known of its architecture, with canonical names.
+    pub architecture: Architecture,
     /// Whose tokenizer and chat templates the output gets.
     pub tokenizer_from: Option<usize>,
     /// Whose generation config and other side files the output gets.
@@ -237,6 +239,7 @@ impl Plan {
         let place = |tensor: &TensorPlan| layout.place(&tensor.name).map(|place| (place.shard, place.offset));
         tensors.sort_by_key(place);
         let config = config::resolve(&recipe, &sources, &slots, &vocabulary, base, &tensors)?;
+        let architecture = slots.architecture.clone();
         let side_files_from = base.unwrap_or(slots.first_source());
         warnings.dedup();
         Ok(Self {
@@ -247,6 +250,7 @@ impl Plan {
             tensors,
             layout,
             config,
+            architecture,
             tokenizer_from,
             side_files_from,
             masks,

@@ -30,7 +30,8 @@ pub struct Source {
 }
 
 impl Source {
-    fn open(reference: &ModelReference, folders: &[(PathBuf, &str)]) -> Result<Self> {
+    /// Finds and opens a model; `folders` are those where a relative path is looked for.
+    pub(crate) fn open(reference: &ModelReference, folders: &[(PathBuf, &str)]) -> Result<Self> {
         let model = locate(&reference.path, reference.revision.as_deref(), folders)?;
         let checkpoint = Checkpoint::open(&model.path)?;
         let (config, architecture) = (checkpoint.config.clone(), checkpoint.architecture.clone());

@@ -28,6 +28,7 @@ use deltaic_checkpoint::{DType, ModelReference};
 use sha2::{Digest, Sha256};
 
 pub use document::{Document, MAX_BYTES};
+pub(crate) use own::whole_name;
 pub use parameters::lookup;
 pub use parse::parse;
 pub use recorded::Recorded;

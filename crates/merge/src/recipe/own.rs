@@ -98,16 +98,20 @@ fn pattern(context: &Context<'_>, node: &Node) -> Result<Spanned<regex::Regex>> 
     let Some(text) = node.text() else {
         return context.error(node.span, format!("a pattern of `exclude` is text; found {}", node.described()), "");
     };
+    match whole_name(text) {
+        Ok(regex) => Ok(Spanned { value: regex, span: node.span }),
+        Err(reason) => context.error(node.span, format!("`exclude` has no valid regular expression: {}", escaped(&reason)), ""),
+    }
+}
+
+/// A regular expression that matches whole names only; where it cannot be compiled, the reason in one line.
+pub(crate) fn whole_name(text: &str) -> std::result::Result<regex::Regex, String> {
     let compile = |pattern: &str| regex::RegexBuilder::new(pattern).size_limit(MAX_PATTERN).dfa_size_limit(MAX_PATTERN).build();
     // On its own first: `a)|(b` would be whole only between the parentheses.
-    match compile(text).and_then(|_| compile(&format!("^(?:{text})$"))) {
-        Ok(regex) => Ok(Spanned { value: regex, span: node.span }),
-        Err(error) => {
-            let reason = error.to_string();
-            let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            context.error(node.span, format!("`exclude` has no valid regular expression: {}", escaped(&reason)), "")
-        }
-    }
+    compile(text).and_then(|_| compile(&format!("^(?:{text})$"))).map_err(|error| {
+        let reason = error.to_string();
+        reason.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+    })
 }
 
 /// The pattern as written.

@@ -1,0 +1,20 @@
+//! Ctrl-C, and the signals that ask a program to end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use deltaic_checkpoint::{Error, Result};
+
+/// A flag that the first signal sets, so that the work ends in order. A second one ends the program at once; the name of a folder that
+/// is left then says what it is.
+pub fn cancel_flag() -> Result<Arc<AtomicBool>> {
+    let cancel = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&cancel);
+    let handler = move || {
+        if flag.swap(true, Ordering::Relaxed) {
+            std::process::exit(1);
+        }
+    };
+    ctrlc::set_handler(handler).map_err(|error| Error::new(format!("setting up the handling of Ctrl-C: {error}")))?;
+    Ok(cancel)
+}
