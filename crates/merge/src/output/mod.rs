@@ -25,7 +25,7 @@ use self::folder::PartialFolder;
 use self::place::Place;
 use self::shards::Shards;
 use crate::checks;
-use crate::checks::folder::{Expected, Severity};
+use crate::checks::folder::{Expected, Finding, Severity};
 use crate::engine::{self, Control, Progress};
 use crate::plan::Plan;
 use crate::recipe::{self, Document, Recorded, UnknownPolicy};
@@ -163,17 +163,18 @@ fn write(disk: &dyn Disk, plan: &Plan, partial: &PartialFolder, options: &MergeO
     })
 }
 
-/// Checks the finished folder; what may be meant is a warning.
+/// Checks the finished folder. What may be meant is a warning; so is a flaw that the model has from which config.json comes.
 ///
 /// # Errors
-/// Something is broken.
+/// The merge broke something.
 fn check(plan: &Plan, partial: &Path) -> Result<Vec<String>> {
-    let expected = Expected {
-        tokenizer_from: plan.tokenizer_from.map(|source| plan.sources[source].folder()),
-        side_files_from: Some(plan.sources[plan.side_files_from].folder()),
-    };
-    let (broken, warnings): (Vec<_>, Vec<_>) =
-        checks::folder::folder(partial, Some(&expected))?.into_iter().partition(|finding| finding.severity == Severity::Broken);
+    let donor = plan.sources[plan.side_files_from].folder();
+    let tokenizer_from = plan.tokenizer_from.map(|source| plan.sources[source].folder());
+    let findings = checks::folder::folder(partial, Some(&Expected { tokenizer_from, side_files_from: Some(donor) }))?;
+    let is_broken = |finding: &Finding| finding.severity == Severity::Broken;
+    let old = if findings.iter().any(is_broken) { checks::folder::folder(donor, None)? } else { Vec::new() };
+    let is_old = |finding: &Finding| old.iter().any(|known| known.error.message() == finding.error.message());
+    let (broken, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| is_broken(finding) && !is_old(finding));
     if broken.is_empty() {
         return Ok(warnings.iter().map(|finding| finding.error.to_string()).collect());
     }
@@ -181,7 +182,7 @@ fn check(plan: &Plan, partial: &Path) -> Result<Vec<String>> {
     let more = broken.len().saturating_sub(FINDINGS_LISTED);
     let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
     Err(Error::new(format!("the merged model is broken: {}{more}", messages.join("\n  ")))
-        .help("a flaw of a source, mostly; `--resume --checks none` puts the model in place as it is"))
+        .help("see whether the models fit each other (`deltaic inspect`); `--resume --checks none` puts it in place as it is"))
 }
 
 /// What `deltaic.yml` of a folder records; None where there is none that can be read.

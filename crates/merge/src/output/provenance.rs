@@ -15,7 +15,10 @@ pub(super) fn text(plan: &Plan, hash: bool, cancel: &AtomicBool) -> Result<Strin
          # `deltaic merge deltaic.yml OUT` makes it again; `deltaic verify` holds it against its sources.\n",
     );
     text += &plan.resolved_recipe(&Source::absolute_reference);
-    let _ = writeln!(text, "deltaic:\n  version: {}\n  plan: {}\n  seed: {}", env!("CARGO_PKG_VERSION"), json!(plan.hash()), plan.seed);
+    let _ = writeln!(text, "deltaic:\n  version: {}\n  plan: {}", env!("CARGO_PKG_VERSION"), json!(plan.hash()));
+    if plan.draws_from_the_recipes_seed() {
+        let _ = writeln!(text, "  seed: {}", plan.seed);
+    }
     let ids: Vec<String> = plan.masks.iter().map(|MaskId { seed, stream }| format!("{{seed: {seed}, stream: {stream}}}")).collect();
     let _ = writeln!(text, "  masks: [{}]", ids.join(", "));
     let options = &plan.options;

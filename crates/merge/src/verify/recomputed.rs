@@ -1,12 +1,14 @@
 //! The weights computed again from their sources, and compared bit for bit with those that lie there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use deltaic_checkpoint::{Checkpoint, Error, Result, TensorSource};
+use deltaic_checkpoint::{Checkpoint, Context, Error, Result, TensorSource};
 
-use super::{Extent, Verified, WINDOW};
+use super::{Extent, Verified};
 use crate::checks::folder::{Finding, Severity};
 use crate::engine::{self, Control, Progress, Sink};
 use crate::output::MergeOptions;
@@ -43,6 +45,18 @@ pub(super) fn compare(
     if model.config.to_json() != plan.config.to_json() {
         broken("config.json: not what the merge writes".to_owned(), "it was changed since; if that was meant, all is well with it");
     }
+    if recorded.version == env!("CARGO_PKG_VERSION") {
+        for shard in plan.layout.shards() {
+            let found = model
+                .files()
+                .iter()
+                .find(|file| file.path().ends_with(&shard.file_name))
+                .map(|file| first_bytes(file.path(), shard.header.len()));
+            if found.transpose()? != Some(shard.header.clone()) {
+                broken(format!("{}: its header is not what the merge writes", shard.file_name), "the file was damaged or changed since");
+            }
+        }
+    }
     let mut comparable = vec![true; plan.tensors.len()];
     for (tensor, comparable) in plan.tensors.iter().zip(&mut comparable) {
         let found = model.tensors().get(&tensor.name).map(|info| (info.dtype, &info.shape));
@@ -56,7 +70,7 @@ pub(super) fn compare(
             );
         }
     }
-    let known: std::collections::BTreeSet<&str> = plan.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
+    let known: BTreeSet<&str> = plan.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
     for name in model.tensors().keys().filter(|name| !known.contains(name.as_str())) {
         broken(format!("{name}: the merge writes no such tensor"), "the weights are not those that the merge writes");
     }
@@ -67,6 +81,14 @@ pub(super) fn compare(
     verified.recomputed = comparison.recomputed.into_inner();
     verified.differences = comparison.differences.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect();
     Ok(())
+}
+
+/// So many bytes of a file from its beginning, or fewer where it is shorter.
+fn first_bytes(path: &Path, count: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).context("opening", path)?;
+    file.take(count as u64).read_to_end(&mut bytes).context("reading the header", path)?;
+    Ok(bytes)
 }
 
 /// What the sources were for the merge they have to be now.
@@ -102,21 +124,22 @@ struct Comparison<'a> {
 
 impl<'a> Comparison<'a> {
     fn new(model: &'a Checkpoint, plan: &'a Plan, comparable: Vec<bool>, extent: Extent, threads: usize) -> Self {
-        let mut total = 0;
-        let mut before = Vec::new();
+        let window = plan.window_elements(threads) as u64;
+        let (mut total, mut squares, mut before) = (0, 0.0, Vec::new());
         for tensor in &plan.tensors {
             before.push(total);
             total += tensor.elements();
+            let (whole, rest) = (tensor.elements() / window, tensor.elements() % window);
+            squares += whole as f64 * (window as f64).powi(2) + (rest as f64).powi(2);
         }
         let (spacing, offset) = match extent {
-            Extent::Sample { share, seed } => {
-                let window = plan.window_elements(threads).min(WINDOW);
-                // At least one window, whatever the share.
-                let spacing = (window as f64 / share.clamp(1e-9, 1.0)).min(total.max(1) as f64);
+            Extent::Sample { share, seed } if share < 1.0 => {
+                // A place falls into a window of n elements with probability n / spacing, and then all n are computed. At least one place.
+                let spacing = (squares / total.max(1) as f64 / share.max(1e-9)).min(total.max(1) as f64);
                 // The golden ratio's multiples spread the places of successive seeds evenly.
                 (spacing, spacing * (seed as f64 * 0.618_033_988_749_895).fract())
             }
-            Extent::Checks | Extent::Full => (0.0, 0.0),
+            Extent::Sample { .. } | Extent::Checks | Extent::Full => (0.0, 0.0),
         };
         let (recomputed, differences) = (AtomicU64::new(0), Mutex::default());
         Self { model, plan, comparable, before, spacing, offset, recomputed, differences }
