@@ -1,5 +1,5 @@
-//! The checks of a model folder raise no false alarm: over a model of every architecture as transformers saves it, and over the zoo and what
-//! is merged of it. `DELTAIC_ZOO` and `DELTAIC_PYTHON` as in `real_models.rs`.
+//! The checks of a model folder raise no false alarm: over a model of every architecture as transformers saves it, and over the zoo and
+//! what is merged of it. `DELTAIC_ZOO` and `DELTAIC_PYTHON` as in `real_models.rs`.
 
 mod checkpoints;
 
