@@ -4,7 +4,6 @@ use std::fmt;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::hub::is_hub_name;
 
 /// A model as a recipe names it: `path[@revision][+lora[@revision]]`, where path and lora are folders or Hub names.
 ///
@@ -42,14 +41,8 @@ impl ModelReference {
         Self { path: path.into(), revision: None, lora: None }
     }
 
-    /// How the model is called where no path of this machine may appear: the last component of a path, a Hub name in full,
-    /// with the adapter's behind a `+`. What looks like a Hub name counts as one.
-    pub fn label(&self) -> String {
-        self.label_where(is_hub_name(&self.path), self.lora.as_ref().is_some_and(|(path, _)| is_hub_name(path)))
-    }
-
-    /// As [`Self::label`], where it is known which of model and adapter came from the Hub: `models/base` is a folder more often than
-    /// it is a name.
+    /// How the model is called where no path of this machine may appear: the last component of a path, a Hub name in full, with the
+    /// adapter's behind a `+`. Which of the two came from the Hub is given: `models/base` is a folder more often than it is a name.
     pub fn label_where(&self, model_on_hub: bool, lora_on_hub: bool) -> String {
         let model = part_label(&self.path, model_on_hub);
         match &self.lora {
@@ -129,13 +122,13 @@ mod tests {
 
     #[test]
     fn a_label_holds_no_path() {
-        for (text, label) in [
-            ("/home/me/models/wizard", "wizard"),
-            ("./models/wizard/", "wizard"),
-            ("../base+../adapters/a", "base+a"),
-            ("mistralai/Mistral-7B-v0.1@main", "mistralai/Mistral-7B-v0.1"),
+        for (text, on_hub, label) in [
+            ("/home/me/models/wizard", false, "wizard"),
+            ("./models/wizard/", false, "wizard"),
+            ("../base+../adapters/a", false, "base+a"),
+            ("mistralai/Mistral-7B-v0.1@main", true, "mistralai/Mistral-7B-v0.1"),
         ] {
-            assert_eq!(ModelReference::parse(text).unwrap().label(), label);
+            assert_eq!(ModelReference::parse(text).unwrap().label_where(on_hub, false), label);
         }
         assert_eq!(ModelReference::new("models/base").label_where(false, false), "base");
     }

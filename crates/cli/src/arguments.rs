@@ -67,7 +67,7 @@ pub struct Reading {
     /// Merge models of different architectures all the same
     #[arg(long)]
     pub allow_crimes: bool,
-    /// Do not copy the tokenizer's files
+    /// Do not copy the tokenizer's files; those that `tokenizer_source` asks for are copied all the same
     #[arg(long)]
     pub no_copy_tokenizer: bool,
     #[command(flatten)]

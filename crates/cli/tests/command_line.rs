@@ -361,3 +361,15 @@ fn deny_nan_writes_nothing_where_an_element_is_not_finite() {
     assert!(!out.exists());
     succeed(deltaic().arg("merge").arg(&recipe).arg(&out));
 }
+
+#[test]
+fn no_copy_tokenizer_leaves_out_what_the_recipe_does_not_ask_for() {
+    let folder = quickstart();
+    for (more, copied) in [("", false), ("tokenizer_source: base\n", true)] {
+        let recipe = write(folder.path(), "r.yml", &format!("{AVERAGE}{more}"));
+        let out = folder.path().join("out");
+        succeed(deltaic().args(["merge", "--quiet", "--force", "--no-copy-tokenizer"]).arg(&recipe).arg(&out));
+        assert_eq!(out.join("tokenizer.json").exists(), copied, "{more}");
+        assert!(out.join("generation_config.json").exists());
+    }
+}

@@ -41,7 +41,7 @@ fn resized(tensor: &Tensor, rows: usize, zero: bool) -> Tensor {
     };
     let row: Vec<f32> = (0..width).map(mean).collect();
     // To nearest even: a mean of bf16 values may well lie in the middle of two.
-    let even = |value: &f32| f32::from_bits(value.to_bits() + 0x7fff + (value.to_bits() >> 16 & 1) & 0xffff_0000);
+    let even = |value: &f32| f32::from_bits((value.to_bits() + 0x7fff + ((value.to_bits() >> 16) & 1)) & 0xffff_0000);
     let row = match tensor.dtype.as_str() {
         "BF16" => Tensor::bf16(&[width], &row.iter().map(even).collect::<Vec<_>>()),
         _ => Tensor::f32(&[width], &row),

@@ -2,9 +2,9 @@
 //!
 //! Masks of one key are equal for the same tensor, and nested: dropping twice with one mask at one rate drops nothing and rescales again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
-use deltaic_checkpoint::{Error, Result};
+use deltaic_checkpoint::{Error, ModelReference, Result};
 use deltaic_kernels::MaskKey;
 
 use super::Source;
@@ -38,9 +38,18 @@ pub(super) struct Masks {
     pub method: MaskId,
 }
 
+/// The streams of the models' masks under the recipe's seed: their places among the recipe's models.
+pub(super) struct Streams(HashMap<ModelReference, u64>);
+
+impl Streams {
+    pub fn of(recipe: &Recipe) -> Self {
+        Self(recipe.models().into_iter().zip(0..).collect())
+    }
+}
+
 /// The masks of one entry; `seed` is the recipe's.
-pub(super) fn of(recipe: &Recipe, entry: &Entry, seed: u64) -> Masks {
-    let place = recipe.models().iter().position(|model| *model == entry.model.value).unwrap_or(0) as u64;
+pub(super) fn of(recipe: &Recipe, streams: &Streams, entry: &Entry, seed: u64) -> Masks {
+    let place = streams.0.get(&entry.model.value).copied().unwrap_or(0);
     let own = |seed| MaskId { seed, stream: MaskKey::OWN_SEED };
     let method = entry.seed.map_or(MaskId { seed, stream: place }, own);
     let sparsifier = match (&entry.sparsify, &recipe.sparsify) {

@@ -38,7 +38,7 @@ pub struct PlanOptions {
     pub shard_bytes: Option<u64>,
     /// Seed for recipes without one; without both it follows from the recipe's bytes.
     pub seed: Option<u64>,
-    /// Whether the tokenizer's files are copied.
+    /// Whether the tokenizer's files are copied where the recipe does not ask for them (`tokenizer_source`).
     pub copy_tokenizer: bool,
     /// Merge models of different architectures all the same.
     pub allow_different_architectures: bool,
@@ -223,7 +223,8 @@ impl Plan {
         let sources = sources::open(&recipe, &options, &mut warnings)?;
         let base = recipe.base_of(None).and_then(|model| sources::position(&sources, model));
         // Before shapes are compared: a setting that would make them fit is then the better news.
-        let tokenizer_from = tokenizer::donor(&recipe, &sources, base)?.filter(|_| options.copy_tokenizer);
+        let wants_tokenizer = options.copy_tokenizer || recipe.tokenizer_source.is_some();
+        let tokenizer_from = tokenizer::donor(&recipe, &sources, base)?.filter(|_| wants_tokenizer);
         let slots = slots::resolve(&recipe, &sources)?;
         let (sources, vocabulary) = vocabulary::fit(&recipe, sources, &slots, tokenizer_from, &mut warnings)?;
         let seed = recipe.seed.or(options.seed).unwrap_or_else(|| recipe.seed_or_derived());

@@ -18,7 +18,7 @@ impl Checks<'_> {
         pairs.retain(|(head, _)| architecture.is_head(head));
         let stored: Vec<_> = pairs.iter().filter_map(|(head, embedding)| Some((tensors.get(head)?, embedding))).collect();
         let Some((head, embedding)) = pairs.first() else { return };
-        if self.embedding().is_none() && !(architecture.is_tied(config) && !stored.is_empty()) {
+        if self.embedding().is_none() && (stored.is_empty() || !architecture.is_tied(config)) {
             let message = format!("{embedding}: expected the input embedding, found none");
             return self.broken(message, "it would be made up at random when the model is loaded");
         }
