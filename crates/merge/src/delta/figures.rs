@@ -113,7 +113,7 @@ impl Totals {
     /// Cosine of base and model.
     pub fn cosine(&self) -> f64 {
         let [_, _, _, base, model, product] = self.sums;
-        if base > 0.0 && model > 0.0 { (product / (base.sqrt() * model.sqrt())).clamp(-1.0, 1.0) } else { f64::NAN }
+        if base > 0.0 && model > 0.0 { (product / (base * model).sqrt()).clamp(-1.0, 1.0) } else { f64::NAN }
     }
 
     /// Norm of the deltas over the base's.

@@ -15,7 +15,7 @@ const WIDTH: f64 = 980.0;
 const LEFT: f64 = 230.0;
 const RIGHT: f64 = 890.0;
 /// Half the width of the gap.
-const GAP: f64 = 16.0;
+const GAP: f64 = 30.0;
 /// Height of the histogram, and of a row of ranges.
 const HISTOGRAM: f64 = 240.0;
 const ROW: f64 = 15.0;
@@ -65,21 +65,16 @@ pub(super) fn draw(study: &DeltaStudy, histogram: &[u64]) -> String {
     let kinds: Vec<(String, &Figures)> = study.kinds.iter().map(|(kind, figures)| (kind.clone(), figures)).collect();
     let layers: Vec<(String, &Figures)> = study.layers.iter().map(|(layer, figures)| (format!("layer {layer}"), figures)).collect();
     let mut body = String::new();
-    let title = format!("Deltas of {} against {}", study.model.label(), study.base.label());
+    let title = format!("Deltas of {} against {}", study.model.label_where(false, false), study.base.label_where(false, false));
     text(&mut body, 20.0, 28.0, 17, "start", INK, &shortened(&title, 100));
     let all = &study.whole;
-    let summary = format!(
-        "{} elements; |d| within {}: {}; unchanged {:.1}%; norm of d / norm of base {:.4}; cosine {:.5}",
-        all.elements,
-        LIMITS.map(|limit| limit.to_string()).join(", "),
-        all.within_shares().map(|share| format!("{:.2}%", 100.0 * share)).join(", "),
-        100.0 * all.unchanged_share(),
-        all.relative_norm,
-        all.cosine
-    );
-    text(&mut body, 20.0, 48.0, 12, "start", INK, &summary);
-    let mut y = 90.0;
-    y = draw_histogram(&mut body, &axis, y, all, histogram);
+    let within = LIMITS.iter().zip(all.within_shares()).map(|(limit, share)| format!("{limit}: {:.2}%", 100.0 * share));
+    let within = format!("{} elements; |d| within {}", all.elements, within.collect::<Vec<_>>().join(", "));
+    let (unchanged, norm, cosine) = (100.0 * all.unchanged_share(), all.relative_norm, all.cosine);
+    let whole = format!("unchanged: {unchanged:.1}%; norm of d over norm of base: {norm:.4}; cosine of base and model: {cosine:.5}");
+    text(&mut body, 20.0, 50.0, 12, "start", INK, &within);
+    text(&mut body, 20.0, 67.0, 12, "start", INK, &whole);
+    let mut y = draw_histogram(&mut body, &axis, 115.0, all, histogram);
     for (name, rows) in [("kind of tensor", &kinds), ("layer", &layers)] {
         if !rows.is_empty() {
             y = draw_ranges(&mut body, &axis, y, name, rows);
@@ -131,9 +126,15 @@ fn draw_histogram(out: &mut String, axis: &Axis, top: f64, all: &Figures, histog
     let _ = writeln!(out, "<path d=\"{path}\" fill=\"{BAR}\"/>");
     let middle = (LEFT + RIGHT) / 2.0;
     let smaller = format!("|d| < 1e{LEAST_DECADE}: {:.1}%", 100.0 * in_gap as f64 / elements);
-    text(out, middle, bottom - 6.0, 11, "middle", INK, &smaller);
+    // On a halo, for it may stand before bars.
+    let _ = writeln!(
+        out,
+        "<text x=\"{middle:.1}\" y=\"{:.1}\" font-size=\"11\" text-anchor=\"middle\" fill=\"{INK}\" stroke=\"#ffffff\" stroke-width=\"4\" paint-order=\"stroke\">{}</text>",
+        top + 14.0,
+        escaped(&smaller)
+    );
     decades(out, axis, bottom);
-    bottom + 62.0
+    bottom + 80.0
 }
 
 /// A row for each set: thin from 0.1% to 99.9%, thick from 1% to 99%. Returns where the next panel begins.
@@ -162,7 +163,7 @@ fn draw_ranges(out: &mut String, axis: &Axis, top: f64, what: &str, rows: &[(Str
         text(out, RIGHT + 8.0, y + 4.0, 11, "start", INK, &format!("{:.2}%", 100.0 * figures.within_shares()[1]));
     }
     decades(out, axis, bottom);
-    bottom + 62.0
+    bottom + 80.0
 }
 
 /// The axis below a panel, with its decades.

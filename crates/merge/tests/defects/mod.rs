@@ -25,7 +25,7 @@ pub fn copy_folder(from: &Path, to: &Path) {
 
 pub fn plan(recipe: &str, folder: &Path, shard_bytes: u64) -> Result<Plan> {
     let document = Arc::new(Document::new("recipe", recipe, folder));
-    Plan::new(parse(document, UnknownPolicy::Ignore)?.0, PlanOptions { shard_bytes, ..PlanOptions::default() })
+    Plan::new(parse(document, UnknownPolicy::Ignore)?.0, PlanOptions { shard_bytes: Some(shard_bytes), ..PlanOptions::default() })
 }
 
 pub fn run(plan: &Plan, out: &Path) {
