@@ -8,7 +8,6 @@ use deltaic_kernels::Kernels;
 
 use crate::dtype::{DType, shorten};
 use crate::error::{Error, Result};
-use crate::formats::safetensors::check_range;
 use crate::tensor::{TensorInfo, TensorSource, Window};
 
 /// Elements of a window while means are taken.
@@ -134,7 +133,7 @@ impl TensorSource for ResizedSource {
 
     fn read(&self, name: &str, start: u64, count: usize, window: &mut Window) -> Result<()> {
         if let Some(info) = self.tensors.get(name) {
-            check_range(info, &self.folder, start, count)?;
+            info.check_range(&self.folder, start, count as u64)?;
         }
         let Some(made) = self.made.get(name) else { return self.inner.read(name, start, count, window) };
         // Also where nothing stored is asked for: the inner source says in which dtype the tensor is read.
