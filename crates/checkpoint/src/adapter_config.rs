@@ -81,11 +81,18 @@ impl AdapterConfig {
         if !path.exists() {
             return Err(Error::new(format!("{}: expected a PEFT adapter, but there is no adapter_config.json", folder.display())));
         }
-        let text = read_text(&path, 16 << 20)?;
-        let map: Map<String, Value> = serde_json::from_str(&text)
+        Self::parse(&read_text(&path, 16 << 20)?, &path)
+    }
+
+    /// Reads a configuration from text; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`AdapterConfig::read`], but for what reading the file may bring.
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        let map: Map<String, Value> = serde_json::from_str(text)
             .map_err(|error| Error::new(format!("{}: not a readable configuration: {error}", path.display())))?;
-        check_kind(&map).map_err(|error| error.within(&path))?;
-        Self::build(&path, &map).map_err(|error| error.within(&path))
+        check_kind(&map).map_err(|error| error.within(path))?;
+        Self::build(path, &map).map_err(|error| error.within(path))
     }
 
     fn build(path: &Path, map: &Map<String, Value>) -> Result<Self> {

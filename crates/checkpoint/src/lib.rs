@@ -41,5 +41,5 @@ pub use names::{AlignedTensor, Alignment, SourceNames, align};
 pub use reference::ModelReference;
 pub use side_files::SideFiles;
 pub use tensor::{TensorInfo, TensorSource, Window};
-pub use vocabulary::read_vocabulary;
+pub use vocabulary::{parse_tokenizer, read_vocabulary};
 pub use writer::{Shard, ShardLayout, TensorPlace, parse_size};

@@ -21,10 +21,7 @@ const MAX_FILE: u64 = 256 << 20;
 pub fn read_vocabulary(folder: &Path) -> Result<Option<BTreeMap<String, u32>>> {
     let path = folder.join("tokenizer.json");
     if path.exists() {
-        let tokenizer: RawTokenizer = parse(&path)?;
-        let mut vocabulary = tokenizer.model.vocab.0;
-        vocabulary.extend(tokenizer.added_tokens.unwrap_or_default().into_iter().map(|token| (token.content, token.id)));
-        return Ok(Some(vocabulary));
+        return parse_tokenizer(&read_text(&path, MAX_FILE)?, &path).map(Some);
     }
     let path = folder.join("vocab.json");
     if path.exists() {
@@ -46,9 +43,23 @@ pub fn read_vocabulary(folder: &Path) -> Result<Option<BTreeMap<String, u32>>> {
     Ok(None)
 }
 
+/// Reads the vocabulary of a `tokenizer.json`, token to row, with added tokens; `path` is for messages.
+///
+/// # Errors
+/// The text is not a tokenizer with a vocabulary.
+pub fn parse_tokenizer(text: &str, path: &Path) -> Result<BTreeMap<String, u32>> {
+    let tokenizer: RawTokenizer = parse_text(text, path)?;
+    let mut vocabulary = tokenizer.model.vocab.0;
+    vocabulary.extend(tokenizer.added_tokens.unwrap_or_default().into_iter().map(|token| (token.content, token.id)));
+    Ok(vocabulary)
+}
+
 fn parse<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
-    let text = read_text(path, MAX_FILE)?;
-    serde_json::from_str(&text).map_err(|error| Error::new(format!("{}: not a readable vocabulary: {error}", path.display())))
+    parse_text(&read_text(path, MAX_FILE)?, path)
+}
+
+fn parse_text<T: for<'de> Deserialize<'de>>(text: &str, path: &Path) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| Error::new(format!("{}: not a readable vocabulary: {error}", path.display())))
 }
 
 #[derive(Deserialize)]

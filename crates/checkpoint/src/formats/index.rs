@@ -31,9 +31,16 @@ impl ShardIndex {
     /// # Errors
     /// The file cannot be read, is no index, names a tensor twice, or a shard outside the folder.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = read_text(path, MAX_INDEX)?;
+        Self::parse(&read_text(path, MAX_INDEX)?, path)
+    }
+
+    /// Reads an index from text; `path` is where it lies, beside its shards.
+    ///
+    /// # Errors
+    /// As [`ShardIndex::read`], but for what reading the file may bring.
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
         let raw: RawIndex =
-            serde_json::from_str(&text).map_err(|error| Error::new(format!("{}: not an index of shards: {error}", path.display())))?;
+            serde_json::from_str(text).map_err(|error| Error::new(format!("{}: not an index of shards: {error}", path.display())))?;
         let weight_map = raw.weight_map.0;
         for (name, shard) in &weight_map {
             if !is_plain_file_name(shard) {
