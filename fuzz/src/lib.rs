@@ -1,7 +1,7 @@
 //! What is asserted of every reader of foreign files, whatever the bytes: no panic, a message under 2,000 characters that a terminal can show,
 //! and, of what is read without an error, that it says what the reader promises and is the same when written and read again.
 //!
-//! The fuzz targets call these functions; so does `crates/merge/tests/hostile_corpus.rs`, with every file of `tests/hostile`.
+//! Each function gives whether the bytes were read. The fuzz targets call them; so does `crates/merge/tests/hostile_corpus.rs`, with every file of `tests/hostile`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,22 +29,26 @@ fn checked<T>(result: Result<T, Error>) -> Option<T> {
 
 /// A header of a safetensors file: as the JSON alone, or a whole file, length first. How much data follows is what the header makes of it,
 /// since a random number would never fit.
-pub fn safetensors_header(bytes: &[u8]) {
+pub fn safetensors_header(bytes: &[u8]) -> bool {
     let header = match bytes.split_at_checked(8) {
         Some((length, rest)) if !bytes.starts_with(b"{") => {
-            let length = u64::from_le_bytes(length.try_into().unwrap_or_default());
-            rest.get(..usize::try_from(length).unwrap_or(usize::MAX)).unwrap_or(rest)
+            let length = length.try_into().map_or(0, u64::from_le_bytes);
+            let Some(header) = rest.get(..usize::try_from(length).unwrap_or(usize::MAX)) else { return false };
+            header
         }
         _ => bytes,
     };
     let digits = header.split(|byte| !byte.is_ascii_digit()).filter_map(|run| std::str::from_utf8(run).ok()?.parse::<u64>().ok());
     let mut lengths: Vec<u64> = digits.collect();
     lengths.sort_unstable();
+    let mut was_read = false;
     for data_length in [0].into_iter().chain(lengths.into_iter().rev().take(2)) {
         if let Some(read) = checked(parse_header(header, data_length)) {
             check_header(&read, data_length);
+            was_read = true;
         }
     }
+    was_read
 }
 
 /// Tensors lie side by side and fill the data; written by the writer, the header is read again as the same tensors.
@@ -74,33 +78,35 @@ fn check_header(header: &Header, data_length: u64) {
 }
 
 /// `model.safetensors.index.json`.
-pub fn shard_index(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let Some(index) = checked(ShardIndex::parse(text, Path::new("folder/model.safetensors.index.json"))) else { return };
+pub fn shard_index(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let Some(index) = checked(ShardIndex::parse(text, Path::new("folder/model.safetensors.index.json"))) else { return false };
     assert!(!index.weight_map().is_empty());
     for shard in index.shards() {
         let path = Path::new("folder").join(shard);
         assert!(!shard.is_empty() && path.parent() == Some(Path::new("folder")) && path.file_name() == Some(shard.as_ref()), "{shard:?}");
     }
     assert!(checked(index.open()).is_none(), "there are no shards");
+    true
 }
 
 /// `adapter_config.json`.
-pub fn adapter_config(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let Some(config) = checked(AdapterConfig::parse(text, Path::new("adapter/adapter_config.json"))) else { return };
+pub fn adapter_config(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    let Some(config) = checked(AdapterConfig::parse(text, Path::new("adapter/adapter_config.json"))) else { return false };
     for name in NAMES {
         assert!(config.rank_of(name) > 0);
         assert!(config.scaling_of(name).is_finite(), "a scale of {}", config.scaling_of(name));
         config.saves_module_of(name);
     }
+    true
 }
 
 /// `config.json`: what is written is read, and is the same; what is set is there.
-pub fn config_json(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+pub fn config_json(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let path = Path::new("model/config.json");
-    let Some(mut config) = checked(Config::parse(text, path)) else { return };
+    let Some(mut config) = checked(Config::parse(text, path)) else { return false };
     let read_again = |config: &Config| {
         let written = config.to_json();
         let again = Config::parse(&written, path).expect("what is written is read");
@@ -125,17 +131,19 @@ pub fn config_json(bytes: &[u8]) {
     config.set_tied(true);
     let again = read_again(&config);
     assert_eq!((again.dtype(), again.tied()), (Some(DType::BF16), Some(true)));
+    true
 }
 
 /// `tokenizer.json`.
-pub fn tokenizer(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
-    checked(parse_tokenizer(text, Path::new("model/tokenizer.json")));
+pub fn tokenizer(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
+    checked(parse_tokenizer(text, Path::new("model/tokenizer.json"))).is_some()
 }
 
 /// A recipe: written with its defaults it is read again as the same recipe.
-pub fn recipe(bytes: &[u8]) {
-    let Some(document) = checked(Document::from_bytes("recipe.yml", bytes.to_vec(), "")) else { return };
+pub fn recipe(bytes: &[u8]) -> bool {
+    let Some(document) = checked(Document::from_bytes("recipe.yml", bytes.to_vec(), "")) else { return false };
+    let mut was_read = false;
     for policy in [UnknownPolicy::Strict, UnknownPolicy::Ignore] {
         let Some((recipe, warnings)) = checked(parse(Arc::new(document.clone()), policy)) else { continue };
         for warning in warnings {
@@ -152,5 +160,7 @@ pub fn recipe(bytes: &[u8]) {
         };
         let again = settings(&again);
         assert!(settings(&recipe).iter().all(|(name, setting)| again.get(name) == Some(setting)), "{yaml}");
+        was_read = true;
     }
+    was_read
 }
