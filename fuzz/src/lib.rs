@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use deltaic_checkpoint::{AdapterConfig, Architecture, Config, DType, Error, Header, ShardIndex, ShardLayout, parse_header, parse_tokenizer};
+use deltaic_checkpoint::{
+    AdapterConfig, Architecture, Config, DType, Error, Header, ShardIndex, ShardLayout, parse_header, parse_tokenizer,
+};
 use deltaic_merge::recipe::{Document, UnknownPolicy, parse};
 
 /// Names of tensors and modules as they are asked for.
@@ -41,8 +43,9 @@ pub fn safetensors_header(bytes: &[u8]) -> bool {
     let digits = header.split(|byte| !byte.is_ascii_digit()).filter_map(|run| std::str::from_utf8(run).ok()?.parse::<u64>().ok());
     let mut lengths: Vec<u64> = digits.collect();
     lengths.sort_unstable();
+    lengths.dedup();
     let mut was_read = false;
-    for data_length in [0].into_iter().chain(lengths.into_iter().rev().take(2)) {
+    for data_length in [0].into_iter().chain(lengths.into_iter().rev().take(3)) {
         if let Some(read) = checked(parse_header(header, data_length)) {
             check_header(&read, data_length);
             was_read = true;

@@ -104,7 +104,8 @@ impl AdaptedModel {
             return Err(Error::new(format!(
                 "{}: the adapter's weights are not there: looked for adapter_model.safetensors",
                 adapter_folder.display()
-            )));
+            ))
+            .help("the download is not complete: fetch the adapter again"));
         }
         let file = SafetensorsFile::open(&path)?;
         let mut model = Self {

@@ -1,6 +1,7 @@
 //! The one error type of deltaic's libraries.
 
 use std::fmt;
+use std::io::ErrorKind;
 
 /// Longest message in characters; with the help it stays under 2,000. What is quoted from files is cut where it is quoted, but paths, and
 /// messages of other crates, may be of any length.
@@ -35,6 +36,11 @@ impl Error {
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(cut(help.into(), MAX_HELP));
         self
+    }
+
+    /// The same error, with this line where it has none that says what to do.
+    pub fn or_help(self, help: &str) -> Self {
+        if self.help.is_some() { self } else { self.help(help) }
     }
 
     /// The message in one piece, without the help.
@@ -91,13 +97,28 @@ impl std::error::Error for Error {}
 
 /// Adds to an I/O error which file it was and what was being done.
 pub trait Context<T> {
-    /// Turns the error into deltaic's: `doing path: error`.
+    /// Turns the error into deltaic's: `path: doing: error`, with what the user can do about an error of that kind.
     fn context(self, doing: &str, path: &std::path::Path) -> Result<T>;
 }
 
 impl<T> Context<T> for std::io::Result<T> {
     fn context(self, doing: &str, path: &std::path::Path) -> Result<T> {
-        self.map_err(|error| Error::new(format!("{}: {doing}: {error}", path.display())))
+        self.map_err(|error| Error::new(format!("{}: {doing}: {error}", path.display())).help(what_to_do(&error)))
+    }
+}
+
+fn what_to_do(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound => "see whether the path is right: it, or the folder that it lies in, is not there (any more)",
+        ErrorKind::PermissionDenied => "see with `ls -ld` who may read and write there, or choose another place",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room, or choose another disk",
+        ErrorKind::ReadOnlyFilesystem => "nothing can be written on that file system: choose another place",
+        ErrorKind::IsADirectory => "a file is expected there, not a folder",
+        ErrorKind::NotADirectory => "a part of the path is a file, not a folder: choose another place",
+        ErrorKind::InvalidFilename => "choose a shorter name",
+        ErrorKind::UnexpectedEof => "the file ends too early: it was cut while it was read, or its download is not complete",
+        ErrorKind::InvalidData => "the file is damaged or of another format: get it from its source again",
+        _ => "the operating system refused it: see whether the path is right and the disk sound",
     }
 }
 

@@ -18,7 +18,10 @@ fn files(folder: &str) -> Vec<(PathBuf, Vec<u8>)> {
 fn check(folder: &str, reader: fn(&[u8]) -> bool) {
     let files = files(folder);
     for kind in ["valid-", "bad-"] {
-        assert!(files.iter().any(|(path, _)| path.file_name().unwrap().to_string_lossy().starts_with(kind)), "{folder} has no {kind} files");
+        assert!(
+            files.iter().any(|(path, _)| path.file_name().unwrap().to_string_lossy().starts_with(kind)),
+            "{folder} has no {kind} files"
+        );
     }
     for (path, bytes) in files {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();

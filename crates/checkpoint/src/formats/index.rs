@@ -13,6 +13,9 @@ use crate::tensor::TensorSource;
 /// An index of more bytes is not one.
 const MAX_INDEX: u64 = 100_000_000;
 
+/// What to do about a file that is not what its name says.
+pub(crate) const AGAIN: &str = "the file is damaged, or something else under its name: get it from its source again";
+
 /// The weight map of a sharded checkpoint.
 #[derive(Debug, Clone)]
 pub struct ShardIndex {
@@ -39,8 +42,8 @@ impl ShardIndex {
     /// # Errors
     /// As [`ShardIndex::read`], but for what reading the file may bring.
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
-        let raw: RawIndex =
-            serde_json::from_str(text).map_err(|error| Error::new(format!("{}: not an index of shards: {error}", path.display())))?;
+        let raw: RawIndex = serde_json::from_str(text)
+            .map_err(|error| Error::new(format!("{}: not an index of shards: {error}", path.display())).help(AGAIN))?;
         let weight_map = raw.weight_map.0;
         for (name, shard) in &weight_map {
             if !is_plain_file_name(shard) {
@@ -53,7 +56,7 @@ impl ShardIndex {
             }
         }
         if weight_map.is_empty() {
-            return Err(Error::new(format!("{}: the index names no tensors", path.display())));
+            return Err(Error::new(format!("{}: the index names no tensors", path.display())).help(AGAIN));
         }
         Ok(Self { path: path.to_owned(), weight_map })
     }
@@ -126,10 +129,10 @@ pub(crate) fn is_plain_file_name(name: &str) -> bool {
 pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String> {
     let metadata = std::fs::metadata(path).context("reading", path)?;
     if !metadata.is_file() {
-        return Err(Error::new(format!("{}: not a file", path.display())));
+        return Err(Error::new(format!("{}: not a file", path.display())).help(AGAIN));
     }
     if metadata.len() > limit {
-        return Err(Error::new(format!("{}: expected at most {limit} bytes, found {}", path.display(), metadata.len())));
+        return Err(Error::new(format!("{}: expected at most {limit} bytes, found {}", path.display(), metadata.len())).help(AGAIN));
     }
     let text = std::fs::read_to_string(path).context("reading", path)?;
     // Some editors put a byte order mark before UTF-8; JSON does not know it.

@@ -14,10 +14,14 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::dtype::{DType, shorten};
 use crate::error::{Context, Error, Result};
+use crate::formats::index::AGAIN;
 use crate::tensor::{TensorInfo, TensorSource, Window};
 
 /// The format's limit for a header.
 const MAX_HEADER: u64 = 100_000_000;
+/// Most tensors, or other entries, of one file; the largest models have some 200,000 over all their shards. What is made of an entry takes
+/// several times its bytes.
+const MAX_ENTRIES: usize = 500_000;
 /// More dimensions than torch allows are not a tensor.
 const MAX_DIMENSIONS: usize = 64;
 
@@ -58,7 +62,7 @@ impl SafetensorsFile {
     pub fn open(path: &Path) -> Result<Self> {
         let length = std::fs::metadata(path).context("opening", path)?;
         if !length.is_file() {
-            return Err(Error::new(format!("{}: not a file", path.display())));
+            return Err(Error::new(format!("{}: not a file", path.display())).help(AGAIN));
         }
         let length = length.len();
         let file = File::open(path).context("opening", path)?;
@@ -66,7 +70,7 @@ impl SafetensorsFile {
         let mut bytes = vec![0; header_length as usize];
         file.read_exact_at(&mut bytes, 8).context("reading the header", path)?;
         let data_start = 8 + header_length;
-        let header = parse_header(&bytes, length - data_start).map_err(|error| error.within(path))?;
+        let header = parse_header(&bytes, length - data_start).map_err(|error| error.within(path).or_help(AGAIN))?;
         let mut tensors = BTreeMap::new();
         let mut offsets = BTreeMap::new();
         for (name, stored) in header.tensors {
@@ -304,6 +308,9 @@ impl<'de> Deserialize<'de> for RawHeader {
                     } else {
                         tensors.insert(name.clone(), map.next_value()?).is_some()
                     };
+                    if tensors.len() > MAX_ENTRIES {
+                        return Err(de::Error::custom(format!("more than {MAX_ENTRIES} tensors")));
+                    }
                     if again {
                         return Err(de::Error::custom(format!("the name `{}` is given twice", shorten(&name))));
                     }
@@ -331,6 +338,9 @@ impl<'de> Deserialize<'de> for UniqueMap {
                 while let Some((key, value)) = map.next_entry::<String, String>()? {
                     if entries.contains_key(&key) {
                         return Err(de::Error::custom(format!("the name `{}` is given twice", shorten(&key))));
+                    }
+                    if entries.len() == MAX_ENTRIES {
+                        return Err(de::Error::custom(format!("more than {MAX_ENTRIES} entries")));
                     }
                     entries.insert(key, value);
                 }
