@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use deltaic_checkpoint::{
-    AdapterConfig, Architecture, Config, DType, Error, Header, ShardIndex, ShardLayout, parse_header, parse_tokenizer,
+    AdapterConfig, Architecture, Config, DType, Error, Header, ShardIndex, ShardLayout, TensorInfo, parse_header, parse_tokenizer,
+    parse_torch_file, parse_torch_pickle,
 };
 use deltaic_merge::recipe::{Document, UnknownPolicy, parse};
 
@@ -59,8 +60,7 @@ fn check_header(header: &Header, data_length: u64) {
     let mut places: Vec<(u64, u64)> = Vec::new();
     for (name, stored) in &header.tensors {
         assert_eq!(*name, stored.info.name);
-        assert!(name.len() <= 1024 && !name.contains(char::is_control));
-        places.push((stored.offset, stored.info.elements().checked_mul(stored.info.dtype.size() as u64).expect("a size that overflows")));
+        places.push((stored.offset, check_info(&stored.info)));
     }
     places.sort_unstable();
     let end = places.iter().fold(0, |expected, (start, size)| {
@@ -78,6 +78,38 @@ fn check_header(header: &Header, data_length: u64) {
         let same = |(name, stored): (&String, &deltaic_checkpoint::StoredTensor)| stored.info == header.tensors[name].info;
         assert!(written.tensors.iter().all(same));
     }
+}
+
+/// The pickle in a file of `torch.save`: every tensor lies within its storage.
+pub fn torch_pickle(bytes: &[u8]) -> bool {
+    let Some(tensors) = checked(parse_torch_pickle(bytes)) else { return false };
+    for tensor in tensors {
+        let info = &tensor.info;
+        let bytes = check_info(info);
+        assert_eq!(tensor.strides.len(), info.shape.len());
+        let steps =
+            info.shape.iter().zip(&tensor.strides).map(|(length, stride)| u128::from(length.saturating_sub(1)) * u128::from(*stride));
+        let last = steps.fold(u128::from(tensor.offset), |last, step| last.checked_add(step).expect("a step that overflows"));
+        let size = info.dtype.size() as u128;
+        assert!(bytes == 0 || (last + 1) * size <= u128::from(tensor.storage_bytes), "{tensor:?} leaves its storage");
+    }
+    true
+}
+
+/// A whole file of `torch.save`, zip or legacy.
+pub fn torch_file(bytes: &[u8]) -> bool {
+    let Some(tensors) = checked(parse_torch_file(bytes)) else { return false };
+    for (name, info) in tensors {
+        assert_eq!(name, info.name);
+        check_info(&info);
+    }
+    true
+}
+
+/// A tensor's name can be shown and its bytes can be counted; how many there are.
+fn check_info(info: &TensorInfo) -> u64 {
+    assert!(info.name.len() <= 1024 && !info.name.contains(char::is_control), "{:?}", info.name);
+    info.elements().checked_mul(info.dtype.size() as u64).expect("a size that overflows")
 }
 
 /// `model.safetensors.index.json`.

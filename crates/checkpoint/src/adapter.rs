@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use deltaic_kernels::{FloatFormat, Kernels};
 
-use crate::adapter_config::AdapterConfig;
+use crate::adapter_config::{AdapterConfig, is_of_module};
 use crate::adapter_names::Role;
 use crate::dtype::{DType, shorten};
 use crate::error::{Error, Result};
-use crate::formats::safetensors::{SafetensorsFile, check_range};
+use crate::formats::weight_file::WeightFile;
 use crate::model::Checkpoint;
 use crate::names::{AlignedTensor, SourceNames, align};
 use crate::tensor::{TensorInfo, TensorSource, Window};
@@ -31,7 +31,7 @@ pub struct AdaptedModel {
     base: Checkpoint,
     folder: PathBuf,
     config: AdapterConfig,
-    file: SafetensorsFile,
+    file: WeightFile,
     tensors: BTreeMap<String, TensorInfo>,
     changed: BTreeMap<String, Changed>,
     cache: Mutex<VecDeque<(String, Arc<Factors>)>>,
@@ -91,23 +91,11 @@ impl AdaptedModel {
     /// Puts the adapter of a folder on its base. Reads headers only.
     ///
     /// # Errors
-    /// The adapter is not plain LoRA, a tensor of it does not fit the base or has no use, or its weights are in the `.bin` format.
+    /// The adapter is not plain LoRA, is not complete, or a tensor of it does not fit the base or has no use.
     pub fn new(base: Checkpoint, adapter_folder: &Path) -> Result<Self> {
         let config = AdapterConfig::read(adapter_folder)?;
-        let path = adapter_folder.join("adapter_model.safetensors");
-        if !path.exists() {
-            let pickle = adapter_folder.join("adapter_model.bin");
-            if pickle.exists() {
-                return Err(Error::not_yet(format!("{}: an adapter in PyTorch's .bin format", pickle.display()))
-                    .help("save it again with PEFT, which writes safetensors"));
-            }
-            return Err(Error::new(format!(
-                "{}: the adapter's weights are not there: looked for adapter_model.safetensors",
-                adapter_folder.display()
-            ))
-            .help("the download is not complete: fetch the adapter again"));
-        }
-        let file = SafetensorsFile::open(&path)?;
+        let path = find_file(adapter_folder)?;
+        let file = WeightFile::open(&path)?;
         let mut model = Self {
             tensors: base.tensors().clone(),
             base,
@@ -137,7 +125,7 @@ impl AdaptedModel {
     }
 
     /// The adapter's file.
-    pub fn file(&self) -> &SafetensorsFile {
+    pub fn file(&self) -> &WeightFile {
         &self.file
     }
 
@@ -181,8 +169,27 @@ impl AdaptedModel {
         for (name, module) in &modules {
             self.add_module(&names, name, module)?;
         }
+        self.check_saved(whole.keys())?;
         self.untie();
         Ok(())
+    }
+
+    /// An error where a module that the adapter should store whole is not in its file.
+    ///
+    /// PEFT lists `classifier` and `score` for every sequence classifier, of which a model has one: so a module may be missing that the base
+    /// does not have either, but not all of them. (PEFT itself would leave the base's, or random weights, in its place.)
+    fn check_saved<'s>(&self, stored: impl Iterator<Item = &'s String> + Clone) -> Result<()> {
+        let modules = &self.config.modules_to_save;
+        let is_stored = |module: &str| stored.clone().any(|tensor| is_of_module(tensor, module));
+        let in_base = |module: &str| self.base.tensors().keys().any(|tensor| is_of_module(tensor, module));
+        let missing = match modules.iter().find(|module| in_base(module) && !is_stored(module)) {
+            None if modules.is_empty() || modules.iter().any(|module| is_stored(module)) => return Ok(()),
+            None => &modules[0],
+            Some(missing) => missing,
+        };
+        let config = self.config.path().display();
+        Err(Error::new(format!("`modules_to_save` of {config} names `{}`, but the file has no tensor of that module", shorten(missing)))
+            .help("the adapter is not complete: get its weights again, or take the module out of `modules_to_save` if it was not trained"))
     }
 
     /// The base's spelling of the adapter's names; of those that it does not have, as it would be.
@@ -388,7 +395,7 @@ impl AdaptedModel {
     /// A whole tensor of the adapter's file in f32.
     fn factor(&self, name: &str) -> Result<Vec<f32>> {
         let info = &self.file.tensors()[name];
-        // The header was checked against the file's length, so that this many bytes are there.
+        // Checked when the file was opened: a tensor has no more bytes than its file (or 16 MiB, where a view repeats elements).
         let mut bytes = vec![0; info.elements() as usize * info.dtype.size()];
         self.file.read_into(name, 0, &mut bytes)?;
         let mut values = vec![0.0; info.elements() as usize];
@@ -407,7 +414,7 @@ impl TensorSource for AdaptedModel {
             return self.base.read(name, start, count, window);
         };
         let info = &self.tensors[name];
-        check_range(info, &self.folder, start, count)?;
+        info.check_range(&self.folder, start, count as u64)?;
         let dtype = self.stored_dtype(&changed.stored);
         let size = dtype.size();
         let Some(delta) = &changed.delta else {
@@ -462,6 +469,15 @@ impl Factors {
     fn bytes(&self) -> usize {
         (self.rows.len() + self.columns.len()) * 4
     }
+}
+
+/// The file of an adapter's weights.
+fn find_file(folder: &Path) -> Result<PathBuf> {
+    let names = ["adapter_model.safetensors", "adapter_model.bin"];
+    names.iter().map(|name| folder.join(name)).find(|path| path.exists()).ok_or_else(|| {
+        Error::new(format!("{}: the adapter's weights are not there: looked for {}", folder.display(), names.join(" and ")))
+            .help("the download is not complete: fetch the adapter again")
+    })
 }
 
 /// The transpose of a matrix of so many rows.

@@ -104,10 +104,10 @@ impl AdapterConfig {
             Some(value) => value.as_u64().filter(|rank| *rank > 0).ok_or_else(|| wrong("r", "a whole number above zero", value))?,
         };
         let alpha = number(map, "lora_alpha")?.unwrap_or(8.0);
-        let modules_to_save = match map.get("modules_to_save") {
-            None | Some(Value::Null) => Vec::new(),
-            Some(value) => serde_json::from_value(value.clone()).map_err(|_| wrong("modules_to_save", "a list of names", value))?,
-        };
+        // What it names has been trained already; but a configuration of another type is not one that PEFT reads.
+        if !map.get("target_modules").is_some_and(Value::is_string) {
+            names(map, "target_modules", "a pattern or a list of names")?;
+        }
         Ok(Self {
             path: path.to_owned(),
             rank,
@@ -116,7 +116,7 @@ impl AdapterConfig {
             rank_pattern: patterns(map, "rank_pattern")?,
             alpha_pattern: patterns(map, "alpha_pattern")?,
             fan_in_fan_out: flag(map, "fan_in_fan_out")?,
-            modules_to_save,
+            modules_to_save: names(map, "modules_to_save", "a list of names")?,
             ensure_weight_tying: flag(map, "ensure_weight_tying")?,
         })
     }
@@ -141,12 +141,14 @@ impl AdapterConfig {
 
     /// Whether a tensor belongs to one of `modules_to_save`, as PEFT finds them: the module's name, or its last components.
     pub fn saves_module_of(&self, tensor: &str) -> bool {
-        let saved = |module: &String| {
-            let starts = std::iter::once(0).chain(tensor.match_indices('.').map(|(dot, _)| dot + 1));
-            starts.into_iter().any(|start| tensor[start..].strip_prefix(module.as_str()).is_some_and(|rest| rest.starts_with('.')))
-        };
-        self.modules_to_save.iter().any(saved)
+        self.modules_to_save.iter().any(|module| is_of_module(tensor, module))
     }
+}
+
+/// Whether a tensor belongs to a module that is named by its last components.
+pub(crate) fn is_of_module(tensor: &str, module: &str) -> bool {
+    let starts = std::iter::once(0).chain(tensor.match_indices('.').map(|(dot, _)| dot + 1));
+    starts.into_iter().any(|start| tensor[start..].strip_prefix(module).is_some_and(|rest| rest.starts_with('.')))
 }
 
 /// What to do about an adapter that is more than deltaic reads.
@@ -203,6 +205,13 @@ fn flag(map: &Map<String, Value>, key: &str) -> Result<bool> {
     match map.get(key) {
         None | Some(Value::Null) => Ok(false),
         Some(value) => value.as_bool().ok_or_else(|| wrong(key, "true or false", value)),
+    }
+}
+
+fn names(map: &Map<String, Value>, key: &str, expected: &str) -> Result<Vec<String>> {
+    match map.get(key) {
+        None | Some(Value::Null) => Ok(Vec::new()),
+        Some(value) => serde_json::from_value(value.clone()).map_err(|_| wrong(key, expected, value)),
     }
 }
 
@@ -298,6 +307,9 @@ mod tests {
             (r#"{"peft_type": "LORA", "init_lora_weights": "pissa_niter_4"}"#, "pissa"),
             (r#"{"peft_type": "LORA", "use_next_thing": 1}"#, "use_next_thing"),
             (r#"{"peft_type": "LORA", "r": 0}"#, "`r`"),
+            (r#"{"peft_type": "LORA", "target_modules": 3}"#, "`target_modules`: expected a pattern or a list of names, found 3"),
+            (r#"{"peft_type": "LORA", "target_modules": ["q", 1]}"#, "target_modules"),
+            (r#"{"peft_type": "LORA", "modules_to_save": "score"}"#, "modules_to_save"),
             (r#"{"peft_type": "LORA", "rank_pattern": {"(": 3}}"#, "rank_pattern"),
             (r#"["peft_type"]"#, "adapter_config.json"),
         ] {

@@ -7,13 +7,14 @@ use crate::error::{Context, Error, Result};
 /// The weights of a model folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WeightFiles {
-    /// One safetensors file.
+    /// One file.
     Single(PathBuf),
     /// The index of several.
     Sharded(PathBuf),
 }
 
-/// Finds a folder's weights: `model.safetensors`, else `model.safetensors.index.json`, else the only other safetensors file.
+/// Finds a folder's weights: `model.safetensors`, else `model.safetensors.index.json`, else the only other safetensors file, else
+/// `pytorch_model.bin`, else `pytorch_model.bin.index.json`. So safetensors win where a folder has both.
 ///
 /// # Errors
 /// There are none, or only in a format that is not read; the message lists what was looked for and found.
@@ -42,25 +43,25 @@ pub fn find_weights(folder: &Path) -> Result<WeightFiles> {
             .help("download the index too, or leave only the file that is meant"));
         }
     }
+    for (name, weights) in
+        [("pytorch_model.bin", WeightFiles::Single as fn(PathBuf) -> WeightFiles), ("pytorch_model.bin.index.json", WeightFiles::Sharded)]
+    {
+        if names.iter().any(|found| found == name) {
+            return Ok(weights(folder.join(name)));
+        }
+    }
     if names.iter().any(|name| name == "adapter_config.json") {
         return Err(Error::new(format!("{place}: expected a model, found a PEFT adapter (adapter_config.json)"))
             .help("name the adapter behind its base: `base+adapter`"));
-    }
-    for pickle in ["pytorch_model.bin", "pytorch_model.bin.index.json"] {
-        if names.iter().any(|name| name == pickle) {
-            return Err(Error::not_yet(format!("{place}: the weights are in PyTorch's .bin format ({pickle}), which is not read")).help(
-                "convert them with transformers: `from_pretrained('MODEL').save_pretrained('OUT')` of the class that config.json \
-                 names (so that the head is kept) writes safetensors",
-            ));
-        }
     }
     let other: Vec<&String> =
         [".gguf", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack"].iter().flat_map(|ending| of_kind(ending)).collect();
     let found = if other.is_empty() { "no weights at all".to_owned() } else { format!("only {}", list(&other)) };
     Err(Error::new(format!(
-        "{place}: looked for model.safetensors, model.safetensors.index.json, another *.safetensors and pytorch_model.bin; found {found}"
+        "{place}: looked for model.safetensors, model.safetensors.index.json, another *.safetensors, pytorch_model.bin and \
+         pytorch_model.bin.index.json; found {found}"
     ))
-    .help("deltaic reads safetensors: fetch or convert the weights in this format"))
+    .help("deltaic reads safetensors and pytorch_model.bin: fetch or convert the weights in one of these formats"))
 }
 
 /// The names of all files (and links to files) of a folder, sorted.

@@ -35,6 +35,8 @@ pub use error::{Context, Error, Result};
 pub use folder::{WeightFiles, find_weights};
 pub use formats::index::ShardIndex;
 pub use formats::safetensors::{Header, SafetensorsFile, StoredTensor, parse_header};
+pub use formats::torch::{TorchFile, TorchTensor, parse_torch_file, parse_torch_pickle};
+pub use formats::weight_file::WeightFile;
 pub use hub::{Found, Located, hub_cache, is_hub_name, locate, locate_in};
 pub use model::Checkpoint;
 pub use names::{AlignedTensor, Alignment, SourceNames, align};

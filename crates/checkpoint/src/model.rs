@@ -9,7 +9,7 @@ use crate::dtype::shorten;
 use crate::error::{Error, Result};
 use crate::folder::{WeightFiles, find_weights};
 use crate::formats::index::ShardIndex;
-use crate::formats::safetensors::{SafetensorsFile, fill};
+use crate::formats::weight_file::WeightFile;
 use crate::tensor::{TensorInfo, TensorSource, Window};
 
 /// A model folder: its configuration, and its tensors over all shards.
@@ -21,7 +21,7 @@ pub struct Checkpoint {
     pub config: Config,
     /// What is known of its architecture, with the prefix as this checkpoint spells it.
     pub architecture: Architecture,
-    files: Vec<SafetensorsFile>,
+    files: Vec<WeightFile>,
     tensors: BTreeMap<String, TensorInfo>,
     holders: BTreeMap<String, usize>,
     metadata: BTreeMap<String, String>,
@@ -40,7 +40,7 @@ impl Checkpoint {
         let weights = find_weights(path)?;
         let config = Config::read(path)?;
         let files = match weights {
-            WeightFiles::Single(file) => vec![SafetensorsFile::open(&file)?],
+            WeightFiles::Single(file) => vec![WeightFile::open(&file)?],
             WeightFiles::Sharded(index) => ShardIndex::read(&index)?.open()?,
         };
         let mut tensors = BTreeMap::new();
@@ -60,24 +60,24 @@ impl Checkpoint {
     }
 
     /// The shards, in the order of their names.
-    pub fn files(&self) -> &[SafetensorsFile] {
+    pub fn files(&self) -> &[WeightFile] {
         &self.files
     }
 
     /// The file that holds a tensor.
-    pub fn file_of(&self, name: &str) -> Option<&SafetensorsFile> {
+    pub fn file_of(&self, name: &str) -> Option<&WeightFile> {
         self.holders.get(name).map(|&number| &self.files[number])
     }
 
     /// Reads elements of a tensor from `start` on, in its own dtype, until `bytes` is full.
     ///
     /// # Errors
-    /// As [`SafetensorsFile::read_into`].
+    /// As [`WeightFile::read_into`].
     pub fn read_into(&self, name: &str, start: u64, bytes: &mut [u8]) -> Result<()> {
         self.holder(name)?.read_into(name, start, bytes)
     }
 
-    fn holder(&self, name: &str) -> Result<&SafetensorsFile> {
+    fn holder(&self, name: &str) -> Result<&WeightFile> {
         self.file_of(name).ok_or_else(|| Error::new(format!("{}: {}: the model has no such tensor", self.folder.display(), shorten(name))))
     }
 }
@@ -89,7 +89,7 @@ impl TensorSource for Checkpoint {
 
     fn read(&self, name: &str, start: u64, count: usize, window: &mut Window) -> Result<()> {
         let file = self.holder(name)?;
-        fill(window, &self.tensors[name], file.path(), start, count, |bytes| file.read_into(name, start, bytes))
+        window.fill(&self.tensors[name], file.path(), start, count, |bytes| file.read_into(name, start, bytes))
     }
 
     fn metadata(&self) -> &BTreeMap<String, String> {

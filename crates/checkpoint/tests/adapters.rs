@@ -252,11 +252,35 @@ fn an_adapter_that_does_not_fit_is_refused_with_the_tensors_name() {
 }
 
 #[test]
-fn adapters_in_pickles_are_not_yet_read() {
+fn a_module_that_should_be_saved_is_in_the_file_or_in_no_model() {
+    let base = [(Q, DType::F32, &[5, 4][..]), ("score.weight", DType::F32, &[2, 4])];
+    let (a, b): (Tensor<'_>, Tensor<'_>) = ((A, DType::F32, &[3, 4]), (B, DType::F32, &[5, 3]));
+    let head = ("base_model.model.score.weight", DType::F32, &[2, 4][..]);
+    let saving = |modules: &str| format!(r#"{{"peft_type": "LORA", "r": 3, "modules_to_save": {modules}}}"#);
+    for (base, adapter, modules, missing) in [
+        (&base[..], &[a, b, head][..], r#"["classifier", "score"]"#, None),
+        (&base[..1], &[a, b, head], r#"["classifier", "score"]"#, None),
+        (&base, &[a, b], r#"["classifier", "score"]"#, Some("`score`")),
+        (&base[..1], &[a, b], r#"["classifier", "score"]"#, Some("`classifier`")),
+        (&base, &[a, b, head], r#"["q_proj", "score"]"#, Some("`q_proj`")),
+    ] {
+        match (Case::new(LLAMA, base, &saving(modules), adapter).open(), missing) {
+            (Ok(_), None) => {}
+            (Err(error), Some(missing)) => {
+                assert!(error.message().contains(missing) && error.message().contains("adapter_model.safetensors"), "{error}");
+            }
+            (result, _) => panic!("{modules}: {:?}", result.map(|_| ())),
+        }
+    }
+}
+
+#[test]
+fn an_adapters_weights_are_looked_for_in_both_formats() {
     let case = Case::new(LLAMA, &[(Q, DType::F32, &[5, 4])], PLAIN, &[(A, DType::F32, &[3, 4])]);
     let file = case.0.path().join("adapter/adapter_model.safetensors");
     std::fs::rename(&file, file.with_extension("bin")).unwrap();
-    assert!(case.open().unwrap_err().is_not_yet());
+    let error = case.open().unwrap_err();
+    assert!(error.message().contains("adapter_model.bin: expected a file of torch.save, found a safetensors file"), "{error}");
     std::fs::remove_file(file.with_extension("bin")).unwrap();
-    assert!(case.open().unwrap_err().message().contains("looked for adapter_model.safetensors"));
+    assert!(case.open().unwrap_err().message().contains("looked for adapter_model.safetensors and adapter_model.bin"));
 }

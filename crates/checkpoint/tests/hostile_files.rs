@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use deltaic_checkpoint::{Checkpoint, DType, SafetensorsFile, ShardIndex, TensorSource, Window, find_weights, parse_header};
+use deltaic_checkpoint::{Checkpoint, DType, SafetensorsFile, ShardIndex, TensorSource, WeightFiles, Window, find_weights, parse_header};
 use proptest::prelude::*;
 
 /// A safetensors file: the header with its length, and so many bytes of data.
@@ -34,9 +34,9 @@ fn a_header_that_breaks_a_rule_is_an_error_that_names_the_tensor() {
         (one(r#"{"dtype":"F32","shape":[0,18446744073709551615,2],"data_offsets":[0,0]}"#), 0, "more than 2^64"),
         (one(r#"{"dtype":"F32","shape":[1],"data_offsets":[8,4]}"#), 8, "data offsets are 8 .. 4"),
         (one(r#"{"dtype":"F32","shape":[1],"data_offsets":[4,8]}"#), 8, "leave a hole"),
-        (one(r#"{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}"#), 4, "invalid value"),
-        (one(r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4],"dtype":"F32"}"#), 4, "duplicate field"),
-        (one(r#"{"dtype":"F32","data_offsets":[0,4]}"#), 4, "missing field `shape`"),
+        (one(r#"{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}"#), 4, "w: invalid value"),
+        (one(r#"{"dtype":"F32","shape":[1],"data_offsets":[0,4],"dtype":"F32"}"#), 4, "w: duplicate field"),
+        (one(r#"{"dtype":"F32","data_offsets":[0,4]}"#), 4, "w: missing field `shape`"),
         (one(&format!(r#"{{"dtype":"U8","shape":[{}1],"data_offsets":[0,1]}}"#, "1,".repeat(64))), 1, "64 dimensions"),
         (
             r#"{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[1,2]}}"#.into(),
@@ -46,14 +46,14 @@ fn a_header_that_breaks_a_rule_is_an_error_that_names_the_tensor() {
         (
             r#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[1,3]}}"#.into(),
             3,
-            "b: data offsets overlap",
+            "a and b: data offsets overlap: the first ends at 2, the second begins at 1",
         ),
         (
             r#"{"a":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},"b":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}"#.into(),
             2,
             "overlap",
         ),
-        (r#"{"__metadata__":{"a":1}}"#.into(), 0, "invalid type"),
+        (r#"{"__metadata__":{"a":1}}"#.into(), 0, "__metadata__: invalid type"),
         (r#"{"__metadata__":{"a":"1","a":"2"}}"#.into(), 0, "given twice"),
         (r#"{"__metadata__":{},"__metadata__":{}}"#.into(), 0, "`__metadata__` is given twice"),
         (" {}".into(), 0, "does not begin with"),
@@ -171,24 +171,67 @@ fn shards_are_one_model() {
 
 #[test]
 fn a_folder_without_readable_weights_says_what_was_looked_for() {
-    for (files, wanted, not_yet) in [
-        (&["pytorch_model.bin"][..], "pytorch_model.bin", true),
-        (&["pytorch_model.bin.index.json", "pytorch_model-00001-of-00002.bin"], "pytorch_model.bin.index.json", true),
-        (&["model.gguf"], "model.gguf", false),
-        (&[], "no weights at all", false),
-        (&["a.safetensors", "b.safetensors"], "a.safetensors, b.safetensors", false),
-        (&["adapter_config.json", "adapter_model.safetensors"], "PEFT adapter", false),
+    for (files, wanted) in [
+        (&["model.gguf"][..], "model.gguf"),
+        (&["training_args.bin"], "training_args.bin"),
+        (&[], "no weights at all"),
+        (&["a.safetensors", "b.safetensors"], "a.safetensors, b.safetensors"),
+        (&["adapter_config.json", "adapter_model.safetensors"], "PEFT adapter"),
     ] {
         let files: Vec<(&str, Vec<u8>)> = files.iter().map(|name| (*name, Vec::new())).collect();
         let folder = folder(&files);
         let error = find_weights(folder.path()).unwrap_err();
-        assert!(error.message().contains(wanted) && error.is_not_yet() == not_yet, "{error}");
+        assert!(error.message().contains(wanted), "{error}");
     }
     let only = folder(&[("weights.safetensors", tensor("a"))]);
     assert_eq!(Checkpoint::open(only.path()).unwrap().tensors().len(), 1);
     std::fs::remove_file(only.path().join("config.json")).unwrap();
     assert!(Checkpoint::open(only.path()).unwrap_err().message().contains("config.json"));
     assert!(Checkpoint::open(Path::new("/nonexistent")).unwrap_err().message().contains("found nothing"));
+}
+
+#[test]
+fn safetensors_come_before_pickles_and_one_file_before_shards() {
+    let files = ["x.safetensors", "model.safetensors.index.json", "model.safetensors", "pytorch_model.bin", "pytorch_model.bin.index.json"];
+    let folder = folder(&files.map(|name| (name, Vec::new())));
+    for name in ["model.safetensors", "model.safetensors.index.json", "x.safetensors", "pytorch_model.bin", "pytorch_model.bin.index.json"]
+    {
+        let path = folder.path().join(name);
+        let found = if name.ends_with("json") { WeightFiles::Sharded(path.clone()) } else { WeightFiles::Single(path.clone()) };
+        assert_eq!(find_weights(folder.path()).unwrap(), found);
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+#[test]
+fn a_config_that_is_no_regular_file_is_an_error_without_waiting_for_it() {
+    let folder = folder(&[("model.safetensors", tensor("a"))]);
+    let config = folder.path().join("config.json");
+    let error = |wanted: &str| {
+        let error = Checkpoint::open(folder.path()).unwrap_err();
+        assert!(error.message().contains("config.json: not a file: found ") && error.message().contains(wanted), "{error}");
+        std::fs::remove_file(&config).or_else(|_| std::fs::remove_dir(&config)).unwrap();
+    };
+    std::fs::remove_file(&config).unwrap();
+    std::fs::create_dir(&config).unwrap();
+    error("a folder");
+    std::os::unix::fs::symlink("/dev/zero", &config).unwrap();
+    error("a device");
+    assert!(std::process::Command::new("mkfifo").arg(&config).status().unwrap().success());
+    error("a named pipe");
+}
+
+#[test]
+fn a_file_that_became_shorter_is_an_error_that_says_so() {
+    let folder = folder(&[("model.safetensors", tensor("a"))]);
+    let model = Checkpoint::open(folder.path()).unwrap();
+    let path = folder.path().join("model.safetensors");
+    let length = path.metadata().unwrap().len();
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length - 1).unwrap();
+    let error = model.read_into("a", 0, &mut [0]).unwrap_err().to_string();
+    for wanted in ["model.safetensors: reading a,", "became shorter", &format!("had {length} bytes"), "start again"] {
+        assert!(error.contains(wanted), "{error}");
+    }
 }
 
 proptest! {

@@ -23,21 +23,27 @@ fn check(folder: &str, reader: fn(&[u8]) -> bool) {
             "{folder} has no {kind} files"
         );
     }
+    let mut wrong = Vec::new();
     for (path, bytes) in files {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        let read = reader(&bytes);
-        match name.split('-').next() {
-            Some("valid") => assert!(read, "{folder}/{name} was not read"),
-            Some("bad") => assert!(!read, "{folder}/{name} was read"),
-            Some("found") => {}
+        match (name.split('-').next(), reader(&bytes)) {
+            (Some("valid"), true) | (Some("bad"), false) | (Some("found"), _) => {}
+            (Some("valid" | "bad"), read) => wrong.push(format!("{folder}/{name}: {}", if read { "was read" } else { "was not read" })),
             _ => panic!("{folder}/{name}: the name begins with valid-, bad- or found-"),
         }
     }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
 fn hostile_headers_are_errors() {
     check("safetensors_header", readers::safetensors_header);
+}
+
+#[test]
+fn hostile_pickles_are_errors() {
+    check("torch_pickle", readers::torch_pickle);
+    check("torch_file", readers::torch_file);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `model.safetensors.index.json`: which shard holds which tensor.
+//! `model.safetensors.index.json` and `pytorch_model.bin.index.json`: which shard holds which tensor.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
@@ -6,8 +6,10 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use crate::dtype::shorten;
-use crate::error::{Context, Error, Result};
-use crate::formats::safetensors::{SafetensorsFile, UniqueMap};
+use crate::error::{Error, Result};
+use crate::formats::regular_file::{Bytes, RegularFile};
+use crate::formats::safetensors::UniqueMap;
+use crate::formats::weight_file::WeightFile;
 use crate::tensor::TensorSource;
 
 /// An index of more bytes is not one.
@@ -75,7 +77,7 @@ impl ShardIndex {
     ///
     /// # Errors
     /// A shard is missing or broken; a tensor of the index is not in its shard, one of a shard not in the index, or in two shards.
-    pub fn open(&self) -> Result<Vec<SafetensorsFile>> {
+    pub fn open(&self) -> Result<Vec<WeightFile>> {
         let folder = self.path.parent().unwrap_or(Path::new("."));
         let mut holders: BTreeMap<String, &str> = BTreeMap::new();
         let mut files = Vec::new();
@@ -86,7 +88,7 @@ impl ShardIndex {
                 return Err(Error::new(format!("{}: the shard `{shard}` ({wanted} tensors) is not in the folder", self.path.display()))
                     .help("the download is not complete: fetch the missing shard"));
             }
-            let file = SafetensorsFile::open(&path)?;
+            let file = WeightFile::open(&path)?;
             for name in file.tensors().keys() {
                 self.check_holder(name, shard, holders.insert(name.clone(), shard))?;
             }
@@ -127,14 +129,13 @@ pub(crate) fn is_plain_file_name(name: &str) -> bool {
 
 /// Reads a text file of at most `limit` bytes.
 pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String> {
-    let metadata = std::fs::metadata(path).context("reading", path)?;
-    if !metadata.is_file() {
-        return Err(Error::new(format!("{}: not a file", path.display())).help(AGAIN));
+    let file = RegularFile::open(path)?;
+    if file.length() > limit {
+        return Err(Error::new(format!("{}: expected at most {limit} bytes, found {}", path.display(), file.length())).help(AGAIN));
     }
-    if metadata.len() > limit {
-        return Err(Error::new(format!("{}: expected at most {limit} bytes, found {}", path.display(), metadata.len())).help(AGAIN));
-    }
-    let text = std::fs::read_to_string(path).context("reading", path)?;
+    let bytes = file.read_range(0, file.length(), "the text").map_err(|error| error.within(path))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|error| Error::new(format!("{}: not UTF-8 text: {}", path.display(), error.utf8_error())).help(AGAIN))?;
     // Some editors put a byte order mark before UTF-8; JSON does not know it.
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }

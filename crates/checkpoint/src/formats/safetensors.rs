@@ -6,24 +6,22 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::dtype::{DType, shorten};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::formats::index::AGAIN;
-use crate::tensor::{TensorInfo, TensorSource, Window};
+use crate::formats::regular_file::{Bytes, RegularFile};
+use crate::tensor::{MAX_DIMENSIONS, TensorInfo, TensorSource, Window};
 
 /// The format's limit for a header.
 const MAX_HEADER: u64 = 100_000_000;
 /// Most tensors, or other entries, of one file; the largest models have some 200,000 over all their shards. What is made of an entry takes
 /// several times its bytes.
 const MAX_ENTRIES: usize = 500_000;
-/// More dimensions than torch allows are not a tensor.
-const MAX_DIMENSIONS: usize = 64;
 
 /// A tensor of a file: what it is and where its bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +46,7 @@ pub struct Header {
 #[derive(Debug)]
 pub struct SafetensorsFile {
     path: PathBuf,
-    file: File,
+    file: RegularFile,
     tensors: BTreeMap<String, TensorInfo>,
     offsets: BTreeMap<String, u64>,
     metadata: BTreeMap<String, String>,
@@ -60,17 +58,8 @@ impl SafetensorsFile {
     /// # Errors
     /// The file cannot be read or breaks a rule of the format; the message names file, tensor, expected and found.
     pub fn open(path: &Path) -> Result<Self> {
-        let length = std::fs::metadata(path).context("opening", path)?;
-        if !length.is_file() {
-            return Err(Error::new(format!("{}: not a file", path.display())).help(AGAIN));
-        }
-        let length = length.len();
-        let file = File::open(path).context("opening", path)?;
-        let header_length = read_header_length(&file, path, length)?;
-        let mut bytes = vec![0; header_length as usize];
-        file.read_exact_at(&mut bytes, 8).context("reading the header", path)?;
-        let data_start = 8 + header_length;
-        let header = parse_header(&bytes, length - data_start).map_err(|error| error.within(path).or_help(AGAIN))?;
+        let file = RegularFile::open(path)?;
+        let (header, data_start) = read_header(&file).map_err(|error| error.within(path).or_help(AGAIN))?;
         let mut tensors = BTreeMap::new();
         let mut offsets = BTreeMap::new();
         for (name, stored) in header.tensors {
@@ -87,7 +76,7 @@ impl SafetensorsFile {
 
     /// The file, opened for reading, for those who copy or hash ranges of it.
     pub fn file(&self) -> &File {
-        &self.file
+        self.file.file()
     }
 
     /// The offset of a tensor's first byte in the file.
@@ -100,23 +89,17 @@ impl SafetensorsFile {
     /// # Errors
     /// The tensor does not exist, `bytes` holds no whole number of elements or more than there are, or reading fails.
     pub fn read_into(&self, name: &str, start: u64, bytes: &mut [u8]) -> Result<()> {
-        let place = || format!("{}: {}", self.path.display(), shorten(name));
         let (Some(info), Some(offset)) = (self.tensors.get(name), self.offsets.get(name)) else {
-            return Err(Error::new(format!("{}: the file has no such tensor", place())));
+            return Err(self.unknown(name));
         };
-        let size = info.dtype.size() as u64;
-        let count = bytes.len() as u64 / size;
-        let end = start.checked_add(count);
-        if count * size != bytes.len() as u64 || end.is_none_or(|end| end > info.elements()) {
-            return Err(Error::new(format!(
-                "{}: {} bytes from element {start} on are not within its {} elements",
-                place(),
-                bytes.len(),
-                info.elements()
-            )));
-        }
-        let read = self.file.read_exact_at(bytes, offset + start * size);
-        read.map_err(|error| Error::new(format!("{}: reading {count} elements from element {start} on: {error}", place())))
+        let count = info.count_of(&self.path, start, bytes.len())?;
+        let what = format!("{}, {count} elements from element {start} on", shorten(name));
+        let read = self.file.read_at(bytes, offset + start * info.dtype.size() as u64, &what);
+        read.map_err(|error| error.within(&self.path))
+    }
+
+    fn unknown(&self, name: &str) -> Error {
+        Error::new(format!("{}: {}: the file has no such tensor", self.path.display(), shorten(name)))
     }
 }
 
@@ -126,10 +109,8 @@ impl TensorSource for SafetensorsFile {
     }
 
     fn read(&self, name: &str, start: u64, count: usize, window: &mut Window) -> Result<()> {
-        let Some(info) = self.tensors.get(name) else {
-            return Err(Error::new(format!("{}: {}: the file has no such tensor", self.path.display(), shorten(name))));
-        };
-        fill(window, info, &self.path, start, count, |bytes| self.read_into(name, start, bytes))
+        let info = self.tensors.get(name).ok_or_else(|| self.unknown(name))?;
+        window.fill(info, &self.path, start, count, |bytes| self.read_into(name, start, bytes))
     }
 
     fn metadata(&self) -> &BTreeMap<String, String> {
@@ -137,54 +118,34 @@ impl TensorSource for SafetensorsFile {
     }
 }
 
-/// Checks that `start .. start + count` lies within the tensor, sizes the window for it, and lets `read` fill it.
-pub(crate) fn fill(
-    window: &mut Window,
-    info: &TensorInfo,
-    path: &Path,
-    start: u64,
-    count: usize,
-    read: impl FnOnce(&mut [u8]) -> Result<()>,
-) -> Result<()> {
-    check_range(info, path, start, count)?;
-    window.dtype = info.dtype;
-    window.bytes.resize(count * info.dtype.size(), 0);
-    read(&mut window.bytes)
-}
-
-/// An error unless elements `start .. start + count` are within the tensor.
-pub(crate) fn check_range(info: &TensorInfo, path: &Path, start: u64, count: usize) -> Result<()> {
-    if start.checked_add(count as u64).is_some_and(|end| end <= info.elements()) {
-        return Ok(());
-    }
-    let (name, elements) = (shorten(&info.name), info.elements());
-    Err(Error::new(format!("{}: {name}: elements {start} + {count} were asked for, it has {elements}", path.display())))
+/// The checked header of a file, and where its data begin.
+fn read_header(file: &RegularFile) -> Result<(Header, u64)> {
+    let length = read_header_length(file)?;
+    let bytes = file.read_range(8, length, "the header")?;
+    Ok((parse_header(&bytes, file.length() - 8 - length)?, 8 + length))
 }
 
 /// The length of the header, checked against the format's limit and the file.
-fn read_header_length(file: &File, path: &Path, length: u64) -> Result<u64> {
-    let place = path.display();
+fn read_header_length(file: &RegularFile) -> Result<u64> {
+    let length = file.length();
     if length < 8 {
-        return Err(Error::new(format!("{place}: not a safetensors file: expected at least 8 bytes, found {length}"))
+        return Err(Error::new(format!("not a safetensors file: expected at least 8 bytes, found {length}"))
             .help("the file is cut off or was never fetched: download it again"));
     }
     let mut first = [0; 8];
-    file.read_exact_at(&mut first, 0).context("reading the header's length", path)?;
+    file.read_at(&mut first, 0, "the header's length")?;
     if &first == b"version " {
-        return Err(Error::new(format!("{place}: expected a safetensors file, found a Git LFS pointer"))
+        return Err(Error::new("expected a safetensors file, found a Git LFS pointer")
             .help("fetch the weights with `git lfs pull`, or download the file again"));
     }
     let header = u64::from_le_bytes(first);
     if header > MAX_HEADER {
-        return Err(Error::new(format!("{place}: not a safetensors file: a header of {header} bytes, the format allows {MAX_HEADER}"))
+        return Err(Error::new(format!("not a safetensors file: a header of {header} bytes, the format allows {MAX_HEADER}"))
             .help("the file is damaged or of another format"));
     }
     if header > length - 8 {
-        return Err(Error::new(format!(
-            "{place}: the header is {header} bytes long, but the file has only {} bytes after its length",
-            length - 8
-        ))
-        .help("the file is cut off: download it again"));
+        return Err(Error::new(format!("the header is {header} bytes long, but the file has only {} bytes after its length", length - 8))
+            .help("the file is cut off: download it again"));
     }
     Ok(header)
 }
@@ -211,14 +172,13 @@ pub fn parse_header(bytes: &[u8], data_length: u64) -> Result<Header> {
     // Empty tensors share their offset with the next one: they come first.
     tensors.sort_by(|a, b| (a.offset, ends[&a.info.name]).cmp(&(b.offset, ends[&b.info.name])));
     let mut expected = 0;
+    let mut before: Option<&str> = None;
     for tensor in &tensors {
         if tensor.offset != expected {
-            let (name, what) = (shorten(&tensor.info.name), if tensor.offset < expected { "overlap" } else { "leave a hole" });
-            let found = tensor.offset;
-            return Err(Error::new(format!("{name}: data offsets {what}: expected the tensor at {expected}, found it at {found}"))
-                .help("the file is damaged, or made to mislead: get it from its source again"));
+            return Err(gap(before, expected, tensor));
         }
         expected = ends[&tensor.info.name];
+        before = Some(&tensor.info.name);
     }
     if expected != data_length {
         let help =
@@ -229,28 +189,29 @@ pub fn parse_header(bytes: &[u8], data_length: u64) -> Result<Header> {
     Ok(Header { tensors, metadata: raw.metadata })
 }
 
+/// The error for a tensor that does not begin where the one before it ends.
+fn gap(before: Option<&str>, expected: u64, tensor: &StoredTensor) -> Error {
+    let (name, found) = (shorten(&tensor.info.name), tensor.offset);
+    let message = match before {
+        None => format!("{name}: data offsets leave a hole: expected the first tensor at 0, found it at {found}"),
+        Some(before) => {
+            let what = if found < expected { "overlap" } else { "leave a hole" };
+            format!("{} and {name}: data offsets {what}: the first ends at {expected}, the second begins at {found}", shorten(before))
+        }
+    };
+    Error::new(message).help("the file is damaged, or made to mislead: get it from its source again")
+}
+
 /// Checks dtype, size and offsets of one tensor; also gives the end of its bytes.
 fn check_tensor(name: String, raw: RawTensor) -> Result<(StoredTensor, u64)> {
-    // Names go into messages and tables: a file must not be able to forge or flood these.
-    const LONGEST_NAME: usize = 1024;
-    if name.len() > LONGEST_NAME || name.chars().any(char::is_control) {
-        return Err(Error::new(format!("{}: no name of a tensor: over {LONGEST_NAME} bytes, or with control characters", shorten(&name)))
-            .help("the file is damaged, or made to mislead: get it from its source again"));
-    }
     let dtype = DType::parse_safetensors(&raw.dtype).map_err(|error| Error::new(format!("{}: {}", shorten(&name), error.message())))?;
-    let shape = raw.shape.0;
-    // Counted without zeros first, so that no partial product overflows later, whatever the order of dimensions.
-    let product = shape.iter().filter(|&&length| length != 0).try_fold(dtype.size() as u64, |bytes, &length| bytes.checked_mul(length));
-    let Some(product) = product else {
-        return Err(Error::new(format!("{}: the shape {shape:?} has more than 2^64 bytes", shorten(&name))));
-    };
-    let size = if shape.contains(&0) { 0 } else { product };
+    let (info, size) = TensorInfo::checked(name, dtype, raw.shape.0)?;
     let (start, end) = raw.data_offsets;
     if end.checked_sub(start) != Some(size) {
-        let (name, dtype) = (shorten(&name), dtype.safetensors_name());
+        let (name, dtype, shape) = (shorten(&info.name), dtype.safetensors_name(), &info.shape);
         return Err(Error::new(format!("{name}: {dtype} {shape:?} has {size} bytes, but its data offsets are {start} .. {end}")));
     }
-    Ok((StoredTensor { info: TensorInfo { name, dtype, shape }, offset: start }, end))
+    Ok((StoredTensor { info, offset: start }, end))
 }
 
 /// The header as JSON says it, before any check but for names given twice.
@@ -303,10 +264,11 @@ impl<'de> Deserialize<'de> for RawHeader {
                 let mut tensors = BTreeMap::new();
                 let mut metadata = None;
                 while let Some(name) = map.next_key::<String>()? {
+                    let named = |error: A::Error| de::Error::custom(format!("{}: {error}", shorten(&name)));
                     let again = if name == "__metadata__" {
-                        metadata.replace(map.next_value::<UniqueMap>()?.0).is_some()
+                        metadata.replace(map.next_value::<UniqueMap>().map_err(named)?.0).is_some()
                     } else {
-                        tensors.insert(name.clone(), map.next_value()?).is_some()
+                        tensors.insert(name.clone(), map.next_value().map_err(named)?).is_some()
                     };
                     if tensors.len() > MAX_ENTRIES {
                         return Err(de::Error::custom(format!("more than {MAX_ENTRIES} tensors")));
