@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use deltaic_checkpoint::{AdaptedModel, Checkpoint, Config, ModelReference, Result, SafetensorsFile, TensorSource, locate};
+use deltaic_checkpoint::{AdaptedModel, Checkpoint, Config, ModelReference, Result, TensorSource, WeightFile, locate};
 
 use crate::messages::print;
 use crate::{arguments, tables};
@@ -12,6 +12,8 @@ use crate::{arguments, tables};
 struct Model {
     name: String,
     place: PathBuf,
+    /// The format of its weights; of an adapter and its base, both.
+    format: String,
     architecture: Option<String>,
     layers: Option<u64>,
     config: Option<Config>,
@@ -32,8 +34,9 @@ pub fn run(arguments: &arguments::Inspect) -> Result<()> {
 fn open(name: &str) -> Result<Model> {
     let path = Path::new(name);
     if path.is_file() {
-        let tensors = Box::new(SafetensorsFile::open(path)?);
-        return Ok(Model { name: name.to_owned(), place: path.to_owned(), architecture: None, layers: None, config: None, tensors });
+        let tensors = Box::new(WeightFile::open(path)?);
+        let format = tensors.format().to_owned();
+        return Ok(Model { name: name.to_owned(), place: path.to_owned(), format, architecture: None, layers: None, config: None, tensors });
     }
     let folders = [(PathBuf::from("."), "the working directory")];
     let reference = ModelReference::parse(name)?;
@@ -42,11 +45,16 @@ fn open(name: &str) -> Result<Model> {
     let architecture = checkpoint.config.architectures().first().cloned().or_else(|| checkpoint.config.model_type());
     let layers = checkpoint.architecture.layer_count(&checkpoint.config);
     let config = Some(checkpoint.config.clone());
+    let mut format = checkpoint.files().first().map_or("", WeightFile::format).to_owned();
     let tensors: Box<dyn TensorSource> = match &reference.lora {
         None => Box::new(checkpoint),
-        Some((lora, revision)) => Box::new(AdaptedModel::new(checkpoint, &locate(lora, revision.as_deref(), &folders)?.path)?),
+        Some((lora, revision)) => {
+            let adapted = AdaptedModel::new(checkpoint, &locate(lora, revision.as_deref(), &folders)?.path)?;
+            format += &format!(", adapter {}", adapted.file().format());
+            Box::new(adapted)
+        }
     };
-    Ok(Model { name: name.to_owned(), place: located.path, architecture, layers, config, tensors })
+    Ok(Model { name: name.to_owned(), place: located.path, format, architecture, layers, config, tensors })
 }
 
 impl Model {
@@ -81,6 +89,7 @@ fn as_text(model: &Model, summary: bool) -> String {
             text += &format!("  {name:15} {value}\n");
         }
     };
+    line("format", Some(model.format.clone()));
     line("architecture", model.architecture.clone());
     line("layers", model.layers.map(|layers| layers.to_string()));
     line("vocabulary", model.vocabulary().map(|size| size.to_string()));
@@ -119,6 +128,7 @@ fn as_json(model: &Model, summary: bool) -> serde_json::Value {
     let mut value = serde_json::json!({
         "model": model.name,
         "path": model.place,
+        "format": model.format,
         "architecture": model.architecture,
         "layers": model.layers,
         "vocabulary": model.vocabulary(),
