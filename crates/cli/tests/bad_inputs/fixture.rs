@@ -24,11 +24,13 @@ models:
 pub const WEIGHTS: &str = "a/model.safetensors";
 /// The index of the sharded model.
 pub const INDEX: &str = "sharded/model.safetensors.index.json";
+/// The weights of the pickled model.
+pub const PICKLED: &str = "pickled/pytorch_model.bin";
 /// The first shard of the sharded model.
 pub const SHARD: &str = "sharded/model-00001-of-00002.safetensors";
 
-/// Models `base`, `a`, `b`, `sharded` (as `a`, in two shards) and `adapter` (rank 2, for `base`), with recipes `r.yml` (base, a, b),
-/// `sharded.yml`, `adapter.yml`, `slices.yml` and `vocabulary.yml`.
+/// Models `base`, `a`, `b`, `sharded` (as `a`, in two shards), `pickled` (as `a`, written by torch) and `adapter` (rank 2, for `base`), with recipes `r.yml` (base, a, b),
+/// `sharded.yml`, `pickled.yml`, `adapter.yml`, `slices.yml` and `vocabulary.yml`.
 pub fn fixture() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
@@ -36,9 +38,13 @@ pub fn fixture() -> tempfile::TempDir {
         copy_folder(&workspace().join("examples/quickstart").join(model), &path.join(name));
     }
     shard(path);
+    copy_folder(&path.join("a"), &path.join("pickled"));
+    remove(path, "pickled/model.safetensors");
+    std::fs::copy(workspace().join("tests/hostile/torch_file/valid-quickstart-a.bin"), path.join(PICKLED)).unwrap();
     adapter(path);
     write(path, "r.yml", RECIPE);
     write(path, "sharded.yml", RECIPE.replace("./a", "./sharded"));
+    write(path, "pickled.yml", RECIPE.replace("./a", "./pickled"));
     write(path, "adapter.yml", RECIPE.replace("./a", "./base+./adapter"));
     write(path, "vocabulary.yml", format!("{RECIPE}tokenizer_source: base\n"));
     let source = |model| format!("{{model: ./{model}, layer_range: [0, 2]}}");

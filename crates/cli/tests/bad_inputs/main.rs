@@ -11,6 +11,7 @@ mod configs;
 mod fixture;
 mod indices;
 mod outputs;
+mod pickles;
 mod recipes;
 mod usage;
 mod weights;
@@ -162,7 +163,7 @@ fn check(row: &Row) -> Result<Option<(String, Duration)>, String> {
 #[test]
 fn bad_inputs_end_in_one_message_that_says_what_to_do_and_change_nothing() {
     let mut rows = weights::rows();
-    for more in [indices::rows(), configs::rows(), adapters::rows(), recipes::rows(), outputs::rows(), usage::rows()] {
+    for more in [indices::rows(), configs::rows(), pickles::rows(), adapters::rows(), recipes::rows(), outputs::rows(), usage::rows()] {
         rows.extend(more);
     }
     let names: BTreeSet<&str> = rows.iter().map(|row| row.name).collect();
