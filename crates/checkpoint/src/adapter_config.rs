@@ -6,8 +6,10 @@ use regex::Regex;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::formats::index::read_text;
+use crate::formats::index::{AGAIN, read_text};
 
+/// A configuration of more bytes is not one.
+const MAX_CONFIG: u64 = 4 << 20;
 /// Keys that change nothing of what a finished adapter adds: where and how it was trained, or how its factors were first set. What
 /// is not here and not read below must be null, false or empty.
 const WITHOUT_EFFECT: [&str; 27] = [
@@ -79,13 +81,21 @@ impl AdapterConfig {
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("adapter_config.json");
         if !path.exists() {
-            return Err(Error::new(format!("{}: expected a PEFT adapter, but there is no adapter_config.json", folder.display())));
+            return Err(Error::new(format!("{}: expected a PEFT adapter, but there is no adapter_config.json", folder.display()))
+                .help("name the folder that PEFT saved, which holds adapter_config.json and adapter_model.safetensors"));
         }
-        let text = read_text(&path, 16 << 20)?;
-        let map: Map<String, Value> = serde_json::from_str(&text)
-            .map_err(|error| Error::new(format!("{}: not a readable configuration: {error}", path.display())))?;
-        check_kind(&map).map_err(|error| error.within(&path))?;
-        Self::build(&path, &map).map_err(|error| error.within(&path))
+        Self::parse(&read_text(&path, MAX_CONFIG)?, &path)
+    }
+
+    /// Reads a configuration from text; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`AdapterConfig::read`], but for what reading the file may bring.
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        let map: Map<String, Value> = serde_json::from_str(text)
+            .map_err(|error| Error::new(format!("{}: not a readable configuration: {error}", path.display())).help(AGAIN))?;
+        check_kind(&map).map_err(|error| error.within(path))?;
+        Self::build(path, &map).map_err(|error| error.within(path))
     }
 
     fn build(path: &Path, map: &Map<String, Value>) -> Result<Self> {
@@ -141,9 +151,11 @@ pub(crate) fn is_of_module(tensor: &str, module: &str) -> bool {
     starts.into_iter().any(|start| tensor[start..].strip_prefix(module).is_some_and(|rest| rest.starts_with('.')))
 }
 
+/// What to do about an adapter that is more than deltaic reads.
+const MERGE: &str = "merge it into its base with PEFT's `merge_and_unload`, and give the result";
+
 /// An error unless the adapter is a plain LoRA.
 fn check_kind(map: &Map<String, Value>) -> Result<()> {
-    const MERGE: &str = "merge it into its base with PEFT's `merge_and_unload`, and give the result";
     let kind = map.get("peft_type").and_then(Value::as_str).unwrap_or("none");
     if kind != "LORA" {
         return Err(Error::new(format!("expected a LoRA adapter, found peft_type {kind}")).help(MERGE));
@@ -158,7 +170,8 @@ fn check_kind(map: &Map<String, Value>) -> Result<()> {
             .help("save it again with PEFT's `path_initial_model_for_weight_conversion`, or merge it there"));
     }
     if map.get("arrow_config").is_some_and(is_set) {
-        return Err(Error::new("an Arrow router over several adapters (`arrow_config`) has no one sum with its base"));
+        return Err(Error::new("an Arrow router over several adapters (`arrow_config`) has no one sum with its base")
+            .help("merge the adapters one by one"));
     }
     const READ: [&str; 8] =
         ["peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "fan_in_fan_out", "modules_to_save"];
@@ -185,7 +198,7 @@ fn is_set(value: &Value) -> bool {
 
 fn wrong(key: &str, expected: &str, found: &Value) -> Error {
     let found: String = found.to_string().chars().take(80).collect();
-    Error::new(format!("`{key}`: expected {expected}, found {found}"))
+    Error::new(format!("`{key}`: expected {expected}, found {found}")).help(AGAIN)
 }
 
 fn flag(map: &Map<String, Value>, key: &str) -> Result<bool> {
@@ -222,6 +235,7 @@ fn patterns(map: &Map<String, Value>, key: &str) -> Result<Vec<(Regex, f64)>> {
         let number = number.ok_or_else(|| wrong(key, "whole numbers above zero", value))?;
         let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$")).map_err(|_| {
             Error::new(format!("`{key}`: `{pattern}` is not a regular expression that deltaic can read (there is no look-around)"))
+                .help(MERGE)
         })?;
         patterns.push((regex, number));
     }

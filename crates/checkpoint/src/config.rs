@@ -10,12 +10,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::architecture::generic;
-use crate::dtype::DType;
+use crate::dtype::{DType, shorten};
 use crate::error::{Error, Result};
-use crate::formats::index::read_text;
+use crate::formats::index::{AGAIN, read_text};
 
 /// A configuration of more bytes is not one.
-const MAX_CONFIG: u64 = 64 << 20;
+const MAX_CONFIG: u64 = 4 << 20;
 /// Where models of several modalities keep what concerns the language model.
 const NESTED: &str = "text_config";
 
@@ -51,7 +51,7 @@ impl Config {
     /// # Errors
     /// The text is not a JSON object.
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
-        let wrong = |error| Error::new(format!("{}: not a readable configuration: {error}", path.display()));
+        let wrong = |error| Error::new(format!("{}: not a readable configuration: {error}", path.display())).help(AGAIN);
         let top: Object = serde_json::from_str(text).map_err(wrong)?;
         let text = match top.get(NESTED) {
             Some(raw) if raw.get().starts_with('{') => Some(serde_json::from_str(raw.get()).map_err(wrong)?),
@@ -139,6 +139,16 @@ impl Config {
         generic().layer_count_keys.iter().find_map(|key| self.get_u64(key))
     }
 
+    /// What stands where [`Config::layer_count`] looks, for messages: values that are no whole numbers, or that there are none.
+    pub fn layer_counts(&self) -> String {
+        let keys = &generic().layer_count_keys;
+        let value = |key: &String| Some(format!("`{key}: {}`", shorten(&self.get(key)?.to_string())));
+        match keys.iter().filter_map(value).reduce(|all, one| format!("{all}, {one}")) {
+            Some(found) => format!("found {found}, not a whole number"),
+            None => format!("looked for {}", keys.join(", ")),
+        }
+    }
+
     /// Sets the number of layers to `n`. `source_layers` gives for each output layer the layer of this configuration's model from which it
     /// comes, so that lists with an entry per layer (`layer_types`) and lists of layer numbers (`mlp_only_layers`) stay right.
     ///
@@ -147,8 +157,9 @@ impl Config {
     pub fn set_layer_count(&mut self, n: usize, source_layers: &[usize]) -> Result<()> {
         let place = self.path.display().to_string();
         let Some(key) = generic().layer_count_keys.iter().find(|key| self.get_u64(key).is_some()) else {
-            let keys = generic().layer_count_keys.join(", ");
-            return Err(Error::new(format!("{place}: expected the number of layers under one of {keys}, found none")));
+            let found = self.layer_counts();
+            return Err(Error::new(format!("{place}: expected the number of layers; {found}"))
+                .help("the recipe takes layers by number, so config.json has to say how many there are"));
         };
         if source_layers.len() != n {
             return Err(Error::new(format!("{place}: {n} layers, but {} source layers are given", source_layers.len())));

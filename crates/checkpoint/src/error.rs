@@ -1,6 +1,13 @@
 //! The one error type of deltaic's libraries.
 
 use std::fmt;
+use std::io::ErrorKind;
+
+/// Longest message in characters; with the help it stays under 2,000. What is quoted from files is cut where it is quoted, but paths, and
+/// messages of other crates, may be of any length.
+const MAX_MESSAGE: usize = 1500;
+/// Longest help in characters.
+const MAX_HELP: usize = 450;
 
 /// A failure as the user reads it: one message that names the file, the tensor, what was expected and what was found,
 /// and, where there is something to do, a line of help.
@@ -17,17 +24,17 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error with its message, without the leading `error:`.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), help: None, not_yet: false }
+        Self { message: cut(message.into(), MAX_MESSAGE), help: None, not_yet: false }
     }
 
     /// An error for what is valid but not built yet; its message begins with `not yet:`.
     pub fn not_yet(what: impl fmt::Display) -> Self {
-        Self { message: format!("not yet: {what}"), help: None, not_yet: true }
+        Self { not_yet: true, ..Self::new(format!("not yet: {what}")) }
     }
 
     /// The same error with a line that says what to do.
     pub fn help(mut self, help: impl Into<String>) -> Self {
-        self.help = Some(help.into());
+        self.help = Some(cut(help.into(), MAX_HELP));
         self
     }
 
@@ -40,6 +47,11 @@ impl Error {
         self
     }
 
+    /// The same error, with this line where it has none that says what to do.
+    pub fn or_help(self, help: &str) -> Self {
+        if self.help.is_some() { self } else { self.help(help) }
+    }
+
     /// The message in one piece, without the help.
     pub fn message(&self) -> &str {
         &self.message
@@ -47,20 +59,37 @@ impl Error {
 
     /// The same error with another message.
     pub fn with_message(mut self, message: impl Into<String>) -> Self {
-        self.message = message.into();
+        self.message = cut(message.into(), MAX_MESSAGE);
         self
     }
 
     /// The same error with a path before its message.
-    pub fn within(mut self, path: &std::path::Path) -> Self {
-        self.message = format!("{}: {}", path.display(), self.message);
-        self
+    pub fn within(self, path: &std::path::Path) -> Self {
+        let message = format!("{}: {}", path.display(), self.message);
+        self.with_message(message)
     }
 
     /// Whether what was asked for is valid but not built yet.
     pub fn is_not_yet(&self) -> bool {
         self.not_yet
     }
+}
+
+/// A text of at most `longest` characters: of a longer one the beginning, which has the file's name, and the end, which has the reason. Control
+/// characters, with which a name in a file could forge a message, are shown as escapes; lines stay.
+fn cut(text: String, longest: usize) -> String {
+    let is_hostile = |c: char| c.is_control() && c != '\n';
+    let text = if text.contains(is_hostile) {
+        text.chars().flat_map(|c| if is_hostile(c) { c.escape_unicode().collect() } else { vec![c] }).collect()
+    } else {
+        text
+    };
+    let count = text.chars().count();
+    if count <= longest {
+        return text;
+    }
+    let kept = (longest - 1) / 2;
+    text.chars().take(kept).chain(['…']).chain(text.chars().skip(count - kept)).collect()
 }
 
 impl fmt::Display for Error {
@@ -77,12 +106,45 @@ impl std::error::Error for Error {}
 
 /// Adds to an I/O error which file it was and what was being done.
 pub trait Context<T> {
-    /// Turns the error into deltaic's: `doing path: error`.
+    /// Turns the error into deltaic's: `path: doing: error`, with what the user can do about an error of that kind.
     fn context(self, doing: &str, path: &std::path::Path) -> Result<T>;
 }
 
 impl<T> Context<T> for std::io::Result<T> {
     fn context(self, doing: &str, path: &std::path::Path) -> Result<T> {
-        self.map_err(|error| Error::new(format!("{}: {doing}: {error}", path.display())))
+        self.map_err(|error| Error::new(format!("{}: {doing}: {error}", path.display())).help(what_to_do(&error)))
+    }
+}
+
+fn what_to_do(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::NotFound => "see whether the path is right: it, or the folder that it lies in, is not there (any more)",
+        ErrorKind::PermissionDenied => "see with `ls -ld` who may read and write there, or choose another place",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "make room, or choose another disk",
+        ErrorKind::ReadOnlyFilesystem => "nothing can be written on that file system: choose another place",
+        ErrorKind::IsADirectory => "a file is expected there, not a folder",
+        ErrorKind::NotADirectory => "a part of the path is a file, not a folder: choose another place",
+        ErrorKind::InvalidFilename => "choose a shorter name",
+        ErrorKind::UnexpectedEof => "the file ends too early: it was cut while it was read, or its download is not complete",
+        ErrorKind::InvalidData => "the file is damaged or of another format: get it from its source again",
+        _ => "the operating system refused it: see whether the path is right and the disk sound",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_bounded_and_keep_their_beginning_and_end() {
+        let path = std::path::PathBuf::from("é/".repeat(5000));
+        let error = Error::new(format!("begin {} end", "x".repeat(9999))).within(&path).help("h".repeat(9999));
+        assert!(error.to_string().chars().count() < 2000 && error.message().starts_with("é/") && error.message().ends_with(" end"));
+        assert_eq!(Error::new("one\ntwo").message(), "one\ntwo");
+    }
+
+    #[test]
+    fn what_controls_a_terminal_is_shown_as_escapes() {
+        assert_eq!(Error::new("a\u{1b}[2J\rb\tc\n").message(), "a\\u{1b}[2J\\u{d}b\\u{9}c\n");
     }
 }

@@ -51,5 +51,5 @@ pub use resized::{ResizedSource, RowFill};
 pub use shapes::ExpectedShape;
 pub use side_files::SideFiles;
 pub use tensor::{TensorInfo, TensorSource, Window};
-pub use vocabulary::read_vocabulary;
+pub use vocabulary::{parse_tokenizer, read_vocabulary};
 pub use writer::{Shard, ShardLayout, TensorPlace, parse_size};

@@ -5,13 +5,15 @@ use std::fmt;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{Error, Result};
-use crate::formats::index::read_text;
+use crate::formats::index::{AGAIN, read_text};
 
 /// A vocabulary file of more bytes is not read.
-const MAX_FILE: u64 = 256 << 20;
+const MAX_FILE: u64 = 128 << 20;
+/// Most tokens; the largest vocabularies have some 300,000.
+const MAX_TOKENS: usize = 2_000_000;
 
 /// Reads the vocabulary of a folder's tokenizer, token to row: `tokenizer.json` (with added tokens), else `vocab.json` (with
 /// `added_tokens.json`), else `vocab.txt`. None where the folder has none of these.
@@ -21,17 +23,14 @@ const MAX_FILE: u64 = 256 << 20;
 pub fn read_vocabulary(folder: &Path) -> Result<Option<BTreeMap<String, u32>>> {
     let path = folder.join("tokenizer.json");
     if path.exists() {
-        let tokenizer: RawTokenizer = parse(&path)?;
-        let mut vocabulary = tokenizer.model.vocab.0;
-        vocabulary.extend(tokenizer.added_tokens.unwrap_or_default().into_iter().map(|token| (token.content, token.id)));
-        return Ok(Some(vocabulary));
+        return parse_tokenizer(&read_text(&path, MAX_FILE)?, &path).map(Some);
     }
     let path = folder.join("vocab.json");
     if path.exists() {
-        let mut vocabulary: BTreeMap<String, u32> = parse(&path)?;
+        let mut vocabulary = parse::<RawVocabulary>(&path)?.0;
         let added = folder.join("added_tokens.json");
         if added.exists() {
-            vocabulary.extend(parse::<BTreeMap<String, u32>>(&added)?);
+            vocabulary.extend(parse::<RawVocabulary>(&added)?.0);
         }
         return Ok(Some(vocabulary));
     }
@@ -41,14 +40,31 @@ pub fn read_vocabulary(folder: &Path) -> Result<Option<BTreeMap<String, u32>>> {
         let lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
         // The file ends with a newline, behind which there is no token.
         let count = lines.clone().count() - usize::from(text.ends_with('\n') || text.is_empty());
+        if count > MAX_TOKENS {
+            return Err(Error::new(format!("{}: more than {MAX_TOKENS} tokens", path.display())).help(AGAIN));
+        }
         return Ok(Some(lines.take(count).zip(0..).map(|(token, row)| (token.to_owned(), row)).collect()));
     }
     Ok(None)
 }
 
+/// Reads the vocabulary of a `tokenizer.json`, token to row, with added tokens; `path` is for messages.
+///
+/// # Errors
+/// The text is not a tokenizer with a vocabulary.
+pub fn parse_tokenizer(text: &str, path: &Path) -> Result<BTreeMap<String, u32>> {
+    let tokenizer: RawTokenizer = parse_text(text, path)?;
+    let mut vocabulary = tokenizer.model.vocab.0;
+    vocabulary.extend(tokenizer.added_tokens.unwrap_or_default().into_iter().map(|token| (token.content, token.id)));
+    Ok(vocabulary)
+}
+
 fn parse<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
-    let text = read_text(path, MAX_FILE)?;
-    serde_json::from_str(&text).map_err(|error| Error::new(format!("{}: not a readable vocabulary: {error}", path.display())))
+    parse_text(&read_text(path, MAX_FILE)?, path)
+}
+
+fn parse_text<T: for<'de> Deserialize<'de>>(text: &str, path: &Path) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| Error::new(format!("{}: not a readable vocabulary: {error}", path.display())).help(AGAIN))
 }
 
 #[derive(Deserialize)]
@@ -68,6 +84,10 @@ struct AddedToken {
     id: u32,
 }
 
+fn bounded<E: de::Error>(tokens: &BTreeMap<String, u32>) -> std::result::Result<(), E> {
+    if tokens.len() > MAX_TOKENS { Err(E::custom(format!("more than {MAX_TOKENS} tokens"))) } else { Ok(()) }
+}
+
 /// `{token: row}` as BPE, WordPiece and WordLevel have it, or `[[token, score], …]` as Unigram has.
 struct RawVocabulary(BTreeMap<String, u32>);
 
@@ -83,6 +103,7 @@ impl<'de> Deserialize<'de> for RawVocabulary {
                 let mut tokens = BTreeMap::new();
                 while let Some((token, row)) = map.next_entry()? {
                     tokens.insert(token, row);
+                    bounded(&tokens)?;
                 }
                 Ok(RawVocabulary(tokens))
             }
@@ -92,6 +113,7 @@ impl<'de> Deserialize<'de> for RawVocabulary {
                 while let Some((token, _)) = seq.next_element::<(String, IgnoredAny)>()? {
                     tokens.insert(token, row);
                     row += 1;
+                    bounded(&tokens)?;
                 }
                 Ok(RawVocabulary(tokens))
             }

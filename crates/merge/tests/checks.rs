@@ -46,7 +46,8 @@ fn a_fine_tune_of_another_base_is_told_although_its_norms_look_alike() {
 fn without_a_base_models_are_compared_with_the_first() {
     let models = Models::new(LLAMA, &[("a", &model(1, 0.001)), ("b", &model(1, 0.0)), ("c", &model(2, 0.0))]);
     let said =
-        before(&models.plan("models: [{model: a}, {model: b}, {model: c}]\nmerge_method: linear\nparameters: {weight: 1.0}\n").unwrap()).unwrap();
+        before(&models.plan("models: [{model: a}, {model: b}, {model: c}]\nmerge_method: linear\nparameters: {weight: 1.0}\n").unwrap())
+            .unwrap();
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].contains("c looks like a fine-tune of another base than a"), "{said:?}");
 }

@@ -16,6 +16,9 @@ use crate::tensor::TensorSource;
 /// An index of more bytes is not one.
 const MAX_INDEX: u64 = 100_000_000;
 
+/// What to do about a file that is not what its name says.
+pub(crate) const AGAIN: &str = "the file is damaged, or something else under its name: get it from its source again";
+
 /// The weight map of a sharded checkpoint.
 #[derive(Debug, Clone)]
 pub struct ShardIndex {
@@ -42,9 +45,16 @@ impl ShardIndex {
     /// # Errors
     /// The file cannot be read, is no index, names a tensor twice, or a shard outside the folder.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = read_text(path, MAX_INDEX)?;
-        let raw: RawIndex =
-            serde_json::from_str(&text).map_err(|error| Error::new(format!("{}: not an index of shards: {error}", path.display())))?;
+        Self::parse(&read_text(path, MAX_INDEX)?, path)
+    }
+
+    /// Reads an index from text; `path` is where it lies, beside its shards.
+    ///
+    /// # Errors
+    /// As [`ShardIndex::read`], but for what reading the file may bring.
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        let raw: RawIndex = serde_json::from_str(text)
+            .map_err(|error| Error::new(format!("{}: not an index of shards: {error}", path.display())).help(AGAIN))?;
         let metadata = raw.metadata.and_then(|metadata| serde_json::from_str::<RawMetadata>(metadata.get()).ok());
         let weight_map = raw.weight_map.0;
         for (name, shard) in &weight_map {
@@ -58,7 +68,7 @@ impl ShardIndex {
             }
         }
         if weight_map.is_empty() {
-            return Err(Error::new(format!("{}: the index names no tensors", path.display())));
+            return Err(Error::new(format!("{}: the index names no tensors", path.display())).help(AGAIN));
         }
         Ok(Self { path: path.to_owned(), weight_map, total_size: metadata.and_then(|metadata| metadata.total_size) })
     }
@@ -136,11 +146,11 @@ pub(crate) fn is_plain_file_name(name: &str) -> bool {
 pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String> {
     let file = RegularFile::open(path)?;
     if file.length() > limit {
-        return Err(Error::new(format!("{}: expected at most {limit} bytes, found {}", path.display(), file.length())));
+        return Err(Error::new(format!("{}: expected at most {limit} bytes, found {}", path.display(), file.length())).help(AGAIN));
     }
     let bytes = file.read_range(0, file.length(), "the text").map_err(|error| error.within(path))?;
-    let text =
-        String::from_utf8(bytes).map_err(|error| Error::new(format!("{}: not UTF-8 text: {}", path.display(), error.utf8_error())))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|error| Error::new(format!("{}: not UTF-8 text: {}", path.display(), error.utf8_error())).help(AGAIN))?;
     // Some editors put a byte order mark before UTF-8; JSON does not know it.
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }

@@ -13,11 +13,15 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::dtype::{DType, shorten};
 use crate::error::{Error, Result};
+use crate::formats::index::AGAIN;
 use crate::formats::regular_file::{Bytes, RegularFile};
 use crate::tensor::{MAX_DIMENSIONS, TensorInfo, TensorSource, Window};
 
 /// The format's limit for a header.
 const MAX_HEADER: u64 = 100_000_000;
+/// Most tensors, or other entries, of one file; the largest models have some 200,000 over all their shards. What is made of an entry takes
+/// several times its bytes.
+const MAX_ENTRIES: usize = 500_000;
 
 /// A tensor of a file: what it is and where its bytes are.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,7 +59,7 @@ impl SafetensorsFile {
     /// The file cannot be read or breaks a rule of the format; the message names file, tensor, expected and found.
     pub fn open(path: &Path) -> Result<Self> {
         let file = RegularFile::open(path)?;
-        let (header, data_start) = read_header(&file).map_err(|error| error.within(path))?;
+        let (header, data_start) = read_header(&file).map_err(|error| error.within(path).or_help(AGAIN))?;
         let mut tensors = BTreeMap::new();
         let mut offsets = BTreeMap::new();
         for (name, stored) in header.tensors {
@@ -270,6 +274,9 @@ impl<'de> Deserialize<'de> for RawHeader {
                     } else {
                         tensors.insert(name.clone(), map.next_value().map_err(named)?).is_some()
                     };
+                    if tensors.len() > MAX_ENTRIES {
+                        return Err(de::Error::custom(format!("more than {MAX_ENTRIES} tensors")));
+                    }
                     if again {
                         return Err(de::Error::custom(format!("the name `{}` is given twice", shorten(&name))));
                     }
@@ -297,6 +304,9 @@ impl<'de> Deserialize<'de> for UniqueMap {
                 while let Some((key, value)) = map.next_entry::<String, String>()? {
                     if entries.contains_key(&key) {
                         return Err(de::Error::custom(format!("the name `{}` is given twice", shorten(&key))));
+                    }
+                    if entries.len() == MAX_ENTRIES {
+                        return Err(de::Error::custom(format!("more than {MAX_ENTRIES} entries")));
                     }
                     entries.insert(key, value);
                 }

@@ -1,11 +1,14 @@
 //! The places of the output: which tensors it has, from which slice each is, and by what name each source of the slice has it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use deltaic_checkpoint::{Alignment, Architecture, Error, Position, Result, SourceNames, align};
 
 use super::{Source, sources::position};
 use crate::recipe::{Entry, Layout, Parameters, Recipe, Slice};
+
+/// Greatest number of layers of an output; the layer count of a config.json is not to be trusted with the memory for them.
+const MAX_LAYERS: usize = 100_000;
 
 /// A source of a run of layers.
 pub(super) struct SliceSource<'a> {
@@ -80,14 +83,12 @@ pub(super) fn resolve<'a>(recipe: &'a Recipe, sources: &[Source]) -> Result<Slot
         Layout::Models(entries) => (vec![whole_models(recipe, sources, &architecture, entries)?], None),
         Layout::Slices(slices) => {
             let resolved: Vec<_> = slices.iter().map(|slice| run_of_layers(recipe, sources, slice)).collect::<Result<_>>()?;
+            check_layer_ranges(sources, &architecture, &resolved)?;
             let taken = resolved.iter().flat_map(|slice| (0..slice.layers).map(|k| slice.sources[0].first_layer + k)).collect();
             (resolved, Some(taken))
         }
     };
     let mut slots = Slots { slices, slots: Vec::new(), architecture, alignment, layers };
-    if slots.layers.is_some() {
-        check_layer_ranges(sources, &slots)?;
-    }
     slots.slots = if slots.layers.is_some() { stacked(&slots) } else { unstacked(&slots) };
     Ok(slots)
 }
@@ -132,15 +133,19 @@ fn run_of_layers<'a>(recipe: &'a Recipe, sources: &[Source], slice: &'a Slice) -
     Ok(SliceOf { sources: all, parameters: Some(&slice.parameters), layers })
 }
 
-/// Every layer that a slice takes has to be in its model.
-fn check_layer_ranges(sources: &[Source], slots: &Slots<'_>) -> Result<()> {
-    for slice in &slots.slices {
+/// Every layer that a slice takes has to be in its model; how many there are is checked before anything is made of them.
+fn check_layer_ranges(sources: &[Source], architecture: &Architecture, slices: &[SliceOf<'_>]) -> Result<()> {
+    for slice in slices {
         for taken in &slice.sources {
             let source = &sources[taken.source];
             let end = taken.first_layer + slice.layers;
-            let Some(count) = slots.architecture.layer_count(&source.config) else {
-                return Err(Error::new(format!("{}: config.json says no number of layers, and `slices` take layers", source.reference))
-                    .help("`models` merges whole models of any architecture"));
+            let Some(count) = architecture.layer_count(&source.config) else {
+                return Err(Error::new(format!(
+                    "{}: config.json says no number of layers ({}), and `slices` take layers",
+                    source.reference,
+                    source.config.layer_counts()
+                ))
+                .help("`models` merges whole models of any architecture"));
             };
             if end as u64 > count {
                 return Err(Error::new(format!(
@@ -149,7 +154,20 @@ fn check_layer_ranges(sources: &[Source], slots: &Slots<'_>) -> Result<()> {
                 ))
                 .help(format!("layer ranges are half-open: [0, {count}] is all of them")));
             }
+            let stored: BTreeSet<usize> = source.tensors.tensors().keys().filter_map(|name| source.architecture.layer_of(name)).collect();
+            if let Some(layer) = (taken.first_layer..end).find(|layer| !stored.contains(layer)) {
+                return Err(Error::new(format!(
+                    "{}: config.json says {count} layers, but no tensor is of layer {layer} (from 0)",
+                    source.reference
+                ))
+                .help("config.json and weights are not of one model: download the folder again"));
+            }
         }
+    }
+    let all: usize = slices.iter().map(|slice| slice.layers).sum();
+    if all > MAX_LAYERS {
+        return Err(Error::new(format!("the slices take {all} layers, expected at most {MAX_LAYERS}"))
+            .help("no model has as many: see the recipe's layer ranges, and the layer counts in config.json"));
     }
     Ok(())
 }

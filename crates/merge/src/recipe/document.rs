@@ -8,7 +8,10 @@ use deltaic_checkpoint::{Context, Error, Result};
 use super::Span;
 
 /// Greatest size of a recipe in bytes; published ones have a few thousand.
-pub const MAX_BYTES: usize = 10_000_000;
+pub const MAX_BYTES: usize = 1_000_000;
+
+/// What to do about a file that is no recipe.
+const NOT_ONE: &str = "a recipe is a YAML file of some lines: name that one, or save it as UTF-8";
 
 /// Longest part of a line that a message shows, in characters.
 const MAX_SHOWN: usize = 120;
@@ -41,7 +44,7 @@ impl Document {
     pub fn from_bytes(name: impl Into<String>, bytes: Vec<u8>, folder: impl Into<PathBuf>) -> Result<Self> {
         let name = name.into();
         if bytes.len() > MAX_BYTES {
-            return Err(Error::new(format!("{name}: a recipe of more than {MAX_BYTES} bytes")));
+            return Err(Error::new(format!("{name}: a recipe of more than {MAX_BYTES} bytes")).help(NOT_ONE));
         }
         match String::from_utf8(bytes) {
             Ok(text) => Ok(Self::new(name, text, folder)),
@@ -49,7 +52,7 @@ impl Document {
                 let at = error.utf8_error().valid_up_to();
                 let line = 1 + error.as_bytes()[..at].iter().filter(|byte| **byte == b'\n').count();
                 let byte = error.as_bytes()[at];
-                Err(Error::new(format!("{name}:{line}: not UTF-8 text: byte 0x{byte:02x} at offset {at}")))
+                Err(Error::new(format!("{name}:{line}: not UTF-8 text: byte 0x{byte:02x} at offset {at}")).help(NOT_ONE))
             }
         }
     }
@@ -87,6 +90,7 @@ impl Document {
     /// An error, as [`Document::error`], about something that is valid but not built yet.
     pub fn not_yet(&self, span: Span, message: impl AsRef<str>) -> Error {
         Error::not_yet(self.render(span, message.as_ref(), ""))
+            .help("it is valid, but not built yet: leave it out, or wait for a later version")
     }
 
     /// The message with the document's name and line, that line of the text, and the place in it underlined, with `label` behind.
@@ -220,7 +224,7 @@ mod tests {
     #[test]
     fn what_is_not_utf8_is_named_with_its_line() {
         let error = Document::from_bytes("r", b"a: b\nc: \xff\n".to_vec(), "").unwrap_err();
-        assert_eq!(error.to_string(), "r:2: not UTF-8 text: byte 0xff at offset 8");
+        assert_eq!(error.message(), "r:2: not UTF-8 text: byte 0xff at offset 8");
         assert!(Document::from_bytes("r", vec![b' '; MAX_BYTES + 1], "").is_err());
     }
 }

@@ -13,8 +13,10 @@ use super::{Document, Span};
 /// Greatest depth of nesting; a recipe needs about eight.
 const MAX_DEPTH: usize = 64;
 /// Greatest size of the tree with all aliases replaced by what they stand for: bytes of text, and some for each node.
-const MAX_TREE: usize = 32_000_000;
+const MAX_TREE: usize = 8_000_000;
 const BYTES_PER_NODE: usize = 64;
+/// YAML's core tags (`!!str`). Others under the same prefix, such as `!!python/object/apply`, are not of the core.
+const CORE_TAGS: [&str; 7] = ["str", "int", "float", "bool", "null", "seq", "map"];
 
 /// A value of the document.
 #[derive(Debug, Clone)]
@@ -295,7 +297,7 @@ impl<'a> Builder<'a> {
     fn plain(&self, style: ScalarStyle, tag: Option<Cow<'_, Tag>>, span: Span) -> Result<bool> {
         match tag {
             None => Ok(style == ScalarStyle::Plain),
-            Some(tag) if tag.is_yaml_core_schema() => Ok(tag.suffix != "str"),
+            Some(tag) if tag.is_yaml_core_schema() && CORE_TAGS.contains(&tag.suffix.as_str()) => Ok(tag.suffix != "str"),
             Some(tag) => Err(self.document.error(span, format!("the YAML tag `{tag}` means nothing in a recipe"), "")),
         }
     }

@@ -26,6 +26,8 @@ const TOP: &[&str] = &[
     "deltaic",
 ];
 
+const LANGUAGE: &str = "docs/recipes.md has the whole language; `deltaic methods NAME` shows a recipe that runs";
+
 /// Reads a recipe and checks everything about it that needs no model.
 ///
 /// What is valid but not built yet is found first, then keys and parameters without effect, as `unknown` says: they come back as warnings.
@@ -34,6 +36,13 @@ const TOP: &[&str] = &[
 /// No YAML, a value of the wrong type or out of its range, a method or model that is missing, a number of models that the method does not
 /// take, or a key that is nearly a known one: each with its line. Errors for what is not built yet begin with `not yet:`.
 pub fn parse(document: Arc<Document>, unknown: UnknownPolicy) -> Result<(Recipe, Vec<Warning>)> {
+    read(document, unknown).map_err(|error| {
+        // What stands behind the underlined place mostly says what to write there.
+        if !error.message().contains('^') || error.message().ends_with('^') { error.or_help(LANGUAGE) } else { error }
+    })
+}
+
+fn read(document: Arc<Document>, unknown: UnknownPolicy) -> Result<(Recipe, Vec<Warning>)> {
     let root = node::read(&document)?;
     not_yet::check(&document, &root)?;
     let mut context = Context::new(&document);

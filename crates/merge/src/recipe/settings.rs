@@ -122,8 +122,13 @@ fn scalar(context: &Context<'_>, node: &Node, parameter: &Parameter) -> Result<S
     let Content::Scalar { text, plain } = &node.content else { return wrong("") };
     let value = Scalar::read(text, *plain);
     if let Some(number) = value.as_number() {
-        if !number.is_finite() {
-            return context.error(node.span, format!("`{name}` is `{text}`; expected a finite number"), "");
+        // The arithmetic is f32: what is beyond it would be infinite there.
+        if !(number as f32).is_finite() {
+            return context.error(
+                node.span,
+                format!("`{name}` is {}; expected a number that is finite in f32", node.described()),
+                "at most 3.4e38",
+            );
         }
         if parameter.kind == Kind::Rate && !(0.0..=1.0).contains(&number) {
             return context.error(node.span, format!("`{name}` is {text}; expected a rate"), "a rate lies within 0 and 1");

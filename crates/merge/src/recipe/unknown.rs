@@ -153,9 +153,20 @@ impl<'d> Context<'d> {
                 Ok((result?, warnings))
             }
             (1, _) => Err(Error::new(&fatal[0])),
-            (_, all) => Err(Error::new(format!("{name}: {all} keys without effect\n{}", fatal.join("\n")))),
+            (_, all) => Err(Error::new(format!("{name}: {all} keys without effect\n{}", within(&fatal).join("\n")))),
         }
     }
+}
+
+/// As many findings from the first on as one message can show.
+fn within(findings: &[String]) -> &[String] {
+    const LONGEST: usize = 1200;
+    let mut length = 0;
+    let fit = findings.iter().take_while(|finding| {
+        length += finding.chars().count() + 1;
+        length <= LONGEST
+    });
+    &findings[..fit.count().max(1)]
 }
 
 /// The known name that `word` was probably meant to be: a few letters off, never more than a third of them.

@@ -26,7 +26,9 @@ fn prepare(sparsify: &Sparsify, elements: u64) -> Box<dyn Sparsifier> {
 pub(crate) fn keep_largest(density: f64, elements: u64, rescale: bool) -> Own {
     Own::of(density, || {
         let keep = ((density * elements as f64) as u64).max(1);
-        Box::new(Magnitude::new(Cut::Keep { keep, of: elements }, if rescale { None } else { Some(1.0) }))
+        // An empty tensor has no element to keep.
+        let cut = if elements == 0 { Cut::Nothing } else { Cut::Keep { keep, of: elements } };
+        Box::new(Magnitude::new(cut, if rescale { None } else { Some(1.0) }))
     })
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::dtype::shorten;
 use crate::error::{Error, Result};
+use crate::formats::index::AGAIN;
 use crate::formats::regular_file::{Bytes, RegularFile};
 use crate::tensor::{TensorInfo, TensorSource, Window};
 
@@ -53,7 +54,7 @@ impl TorchFile {
     /// The file cannot be read, breaks a rule of the format, or holds something else than tensors; the message names the file.
     pub fn open(path: &Path) -> Result<Self> {
         let file = RegularFile::open(path)?;
-        let structure = read_structure(&file).map_err(|error| error.within(path))?;
+        let structure = read_structure(&file).map_err(|error| error.within(path).or_help(AGAIN))?;
         Ok(Self { path: path.to_owned(), file, structure, metadata: BTreeMap::new() })
     }
 
