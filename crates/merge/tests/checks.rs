@@ -26,7 +26,7 @@ const DROPS: &str = "base_model: base\nmodels: [{model: a}]\nmerge_method: task_
 const KEEPS: &str = "base_model: base\nmodels: [{model: a}]\nmerge_method: task_arithmetic\nparameters: {weight: 0.5}\n";
 
 fn said(base: &Model, a: &Model, recipe: &str) -> Vec<String> {
-    before(&Models::new(LLAMA, &[("base", base), ("a", a)]).plan(recipe)).unwrap()
+    before(&Models::new(LLAMA, &[("base", base), ("a", a)]).plan(recipe).unwrap()).unwrap()
 }
 
 #[test]
@@ -46,7 +46,8 @@ fn a_fine_tune_of_another_base_is_told_although_its_norms_look_alike() {
 fn without_a_base_models_are_compared_with_the_first() {
     let models = Models::new(LLAMA, &[("a", &model(1, 0.001)), ("b", &model(1, 0.0)), ("c", &model(2, 0.0))]);
     let said =
-        before(&models.plan("models: [{model: a}, {model: b}, {model: c}]\nmerge_method: linear\nparameters: {weight: 1.0}\n")).unwrap();
+        before(&models.plan("models: [{model: a}, {model: b}, {model: c}]\nmerge_method: linear\nparameters: {weight: 1.0}\n").unwrap())
+            .unwrap();
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].contains("c looks like a fine-tune of another base than a"), "{said:?}");
 }
@@ -97,7 +98,7 @@ fn configurations_that_disagree_are_named_with_both_values() {
     let with = |more: &str| LLAMA.replace('}', &format!(", {more}}}"));
     let models = Models::new(&with(r#""rope_theta": 10000.0"#), &[("base", &model(1, 0.0))]);
     models.add("a", &with(r#""rope_parameters": {"rope_type": "default", "rope_theta": 1000000.0}"#), &model(1, 0.001));
-    let said = before(&models.plan(KEEPS)).unwrap();
+    let said = before(&models.plan(KEEPS).unwrap()).unwrap();
     assert_eq!(said.len(), 1, "{said:?}");
     assert!(said[0].starts_with("a: rope_theta is 1000000.0, that of base is 10000.0:"), "{said:?}");
 }
@@ -109,7 +110,7 @@ fn head_counts_that_do_not_fit_the_matrices_are_told() {
     base.insert("model.layers.0.self_attn.q_proj.weight".to_owned(), Tensor::f32(&[8, 2], &[0.5; 16]));
     base.insert("model.layers.0.self_attn.k_proj.weight".to_owned(), Tensor::f32(&[4, 2], &[0.5; 8]));
     let models = Models::new(&config, &[("base", &base)]);
-    let said = before(&models.plan("models: [{model: base}]\nmerge_method: passthrough\n")).unwrap();
+    let said = before(&models.plan("models: [{model: base}]\nmerge_method: passthrough\n").unwrap()).unwrap();
     assert!(said.len() == 1 && said[0].contains("8 attention heads and 2 of keys"), "{said:?}");
 }
 
@@ -117,9 +118,9 @@ fn head_counts_that_do_not_fit_the_matrices_are_told() {
 fn a_layer_that_the_configuration_has_and_the_tensors_lack_is_an_error() {
     let config = LLAMA.replace("layers\": 2", "layers\": 3");
     let (base, a) = (model(1, 0.0), model(1, 0.001));
-    let error = before(&Models::new(&config, &[("base", &base), ("a", &a)]).plan(KEEPS)).unwrap_err();
+    let error = before(&Models::new(&config, &[("base", &base), ("a", &a)]).plan(KEEPS).unwrap()).unwrap_err();
     assert!(error.message().contains("says 3 layers, the tensors have 2; layer 2 is the first that is missing"), "{error}");
     let config = LLAMA.replace("layers\": 2", "layers\": 1");
-    let said = before(&Models::new(&config, &[("base", &base), ("a", &a)]).plan(KEEPS)).unwrap();
+    let said = before(&Models::new(&config, &[("base", &base), ("a", &a)]).plan(KEEPS).unwrap()).unwrap();
     assert!(said.len() == 1 && said[0].contains("the tensors have layer 1, too"), "{said:?}");
 }

@@ -9,7 +9,7 @@ use deltaic_checkpoint::{ModelReference, Result};
 use deltaic_merge::delta::{DeltaStudy, Regime, StudyOptions, study};
 
 fn compare(models: &Models, options: &StudyOptions) -> Result<DeltaStudy> {
-    let at = |name: &str| ModelReference::new(models.folder().join(name).to_str().unwrap());
+    let at = |name: &str| ModelReference::new(models.path().join(name).to_str().unwrap());
     study(&at("base"), &at("model"), options, &AtomicBool::new(false), &|_| {})
 }
 
@@ -132,7 +132,7 @@ fn many_kinds_are_told_apart_up_to_a_limit() {
 fn a_study_can_be_cancelled_and_says_what_it_cannot_do() {
     let [base, model, ..] = family(&SHAPES, "F32");
     let models = Models::new(LLAMA, &[("base", &base), ("model", &model)]);
-    let at = |name: &str| ModelReference::new(models.folder().join(name).to_str().unwrap());
+    let at = |name: &str| ModelReference::new(models.path().join(name).to_str().unwrap());
     let cancel = AtomicBool::new(false);
     let failed = study(&at("base"), &at("model"), &StudyOptions::default(), &cancel, &|_| cancel.store(true, Ordering::Relaxed));
     assert_eq!(failed.unwrap_err().message(), "cancelled");

@@ -75,23 +75,21 @@ impl Models {
         write(&folder.join("model.safetensors"), model);
     }
 
-    /// The folder that the models lie in.
-    pub fn folder(&self) -> &Path {
+    /// The folder.
+    pub fn path(&self) -> &Path {
         self.0.path()
     }
 
-    /// Plans by a recipe whose paths start from the folder.
-    #[track_caller]
-    pub fn plan(&self, recipe: &str) -> Plan {
+    /// Plans a recipe whose paths start from the folder.
+    pub fn plan(&self, recipe: &str) -> deltaic_checkpoint::Result<Plan> {
         let document = Arc::new(Document::new("recipe", recipe, self.0.path()));
-        let (parsed, _) = parse(document, UnknownPolicy::Strict).unwrap_or_else(|error| panic!("{error}\n{recipe}"));
-        Plan::new(parsed, PlanOptions::default()).unwrap_or_else(|error| panic!("{error}\n{recipe}"))
+        Plan::new(parse(document, UnknownPolicy::Strict)?.0, PlanOptions::default())
     }
 
     /// Merges by a recipe whose paths start from the folder.
     #[track_caller]
     pub fn merge(&self, recipe: &str) -> Merged {
-        let plan = self.plan(recipe);
+        let plan = self.plan(recipe).unwrap_or_else(|error| panic!("{error}\n{recipe}"));
         let out = self.0.path().join("out");
         let options = MergeOptions { force: true, threads: 3, ..MergeOptions::default() };
         let merged = merge(&plan, &out, &options, &AtomicBool::new(false), &|_| {}).unwrap_or_else(|error| panic!("{error}\n{recipe}"));
