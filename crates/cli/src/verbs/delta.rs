@@ -77,6 +77,7 @@ fn as_text(study: &DeltaStudy, tensors: bool) -> String {
     let all = &study.whole;
     let mut line = |name: &str, value: String| text += &format!("  {name:16} {value}\n");
     let compared = format!("{} in {} tensors", tables::parameters(all.elements), study.tensors.len());
+    line("regime", study.regime().meaning().to_owned());
     line("compared", compared);
     line("delta", format!("{} .. {}", short(all.min), short(all.max)));
     let quantiles: Vec<String> = QUANTILES.iter().zip(all.quantiles).map(|(q, value)| format!("{q}: {}", short(value))).collect();
@@ -86,7 +87,6 @@ fn as_text(study: &DeltaStudy, tensors: bool) -> String {
     line("mean |d|", format!("{}, std {}, mean {}", short(all.mean_magnitude), short(all.std), short(all.mean)));
     line("unchanged", percent(all.unchanged_share()));
     line("norm", format!("{} of the base's norm, cosine {}", short(all.relative_norm), cosine(all.cosine)));
-    line("regime", study.regime().meaning().to_owned());
     text += &format!("\n{}", table("kind", study.kinds.iter().map(|(kind, figures)| (kind.clone(), figures))));
     if !study.layers.is_empty() {
         text += &format!("\n{}", table("layer", study.layers.iter().map(|(layer, figures)| (layer.to_string(), figures))));

@@ -13,16 +13,13 @@ use crate::plan::{Plan, Source};
 pub(super) fn warnings(plan: &Plan) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let (first, others) = plan.sources.split_first().expect("a plan has sources");
+    let of_output = plan.sources.iter().find(|source| source.config.path() == plan.config.path()).unwrap_or(first);
     for other in others {
         for found in other.config.disagreements(&first.config) {
             let [of_other, of_first] = &found.values;
             warnings.push(format!(
-                "{}: {} is {of_other}, that of {} is {of_first}: {}; the merged weights are used as the output's config.json says, which is that of {}",
-                other.reference,
-                found.key,
-                first.reference,
-                found.meaning,
-                plan.sources.iter().find(|source| source.config.path() == plan.config.path()).map_or(&first.reference, |source| &source.reference),
+                "{}: {} is {of_other}, that of {} is {of_first}: {}. The output gets the config.json of {}",
+                other.reference, found.key, first.reference, found.meaning, of_output.reference
             ));
         }
     }

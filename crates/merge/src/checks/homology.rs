@@ -45,8 +45,10 @@ pub struct Relation {
     pub shares: Shares,
     /// Matrices that were judged, with their cosines. One-dimensional tensors are not among them: norms near 1 look alike everywhere.
     pub matrices: Vec<(String, f64)>,
-    /// Sampled elements that are NaN or infinite in either.
-    pub not_finite: u64,
+    /// Sampled elements that are NaN or infinite in the model, and the first tensor that has some.
+    pub not_finite: (u64, Option<String>),
+    /// The same of the reference.
+    pub reference_not_finite: (u64, Option<String>),
     /// The number of the model among the plan's sources.
     source: usize,
 }
@@ -84,7 +86,7 @@ pub fn relations(plan: &Plan) -> Result<Vec<Relation>> {
             buffers.read(plan, 1, model, start, count)?;
             let of_model = found.entry((model.source, place.reference.source)).or_default();
             let sampled = of_model.entry(&place.tensor.name).or_insert_with(|| Sampled::new(place.tensor));
-            buffers.add(&mut sampled.adder, count);
+            buffers.add(sampled, count);
         }
     }
     Ok(found.into_iter().map(|((model, reference), tensors)| relation(plan, model, reference, tensors)).collect())
@@ -93,13 +95,15 @@ pub fn relations(plan: &Plan) -> Result<Vec<Relation>> {
 /// What was sampled of a tensor.
 struct Sampled {
     adder: Adder,
+    /// Elements that are NaN or infinite in the reference and in the model.
+    not_finite: [u64; 2],
     is_matrix: bool,
 }
 
 impl Sampled {
     fn new(tensor: &TensorPlan) -> Self {
         let is_matrix = tensor.shape.iter().filter(|&&length| length > 1).count() >= 2;
-        Self { adder: Adder::default(), is_matrix }
+        Self { adder: Adder::default(), not_finite: [0; 2], is_matrix }
     }
 
     fn totals(self) -> Totals {
@@ -111,7 +115,12 @@ impl Sampled {
 
 fn relation(plan: &Plan, model: usize, reference: usize, tensors: BTreeMap<&str, Sampled>) -> Relation {
     let (mut all, mut of_matrices, mut matrices) = (Totals::default(), Totals::default(), Vec::new());
+    let mut not_finite = [(0, None), (0, None)];
     for (name, sampled) in tensors {
+        for ((count, first), found) in not_finite.iter_mut().zip(sampled.not_finite).filter(|(_, found)| *found > 0) {
+            *count += found;
+            first.get_or_insert_with(|| name.to_owned());
+        }
         let is_matrix = sampled.is_matrix;
         let totals = sampled.totals();
         all.add(&totals);
@@ -123,6 +132,7 @@ fn relation(plan: &Plan, model: usize, reference: usize, tensors: BTreeMap<&str,
             }
         }
     }
+    let [reference_not_finite, not_finite] = not_finite;
     Relation {
         model: plan.sources[model].reference.clone(),
         reference: plan.sources[reference].reference.clone(),
@@ -130,7 +140,8 @@ fn relation(plan: &Plan, model: usize, reference: usize, tensors: BTreeMap<&str,
         cosine: of_matrices.cosine(),
         shares: all.shares(),
         matrices,
-        not_finite: all.not_finite,
+        not_finite,
+        reference_not_finite,
         source: model,
     }
 }
@@ -195,37 +206,48 @@ impl Buffers {
     }
 
     /// Adds the window at hand.
-    fn add(&mut self, adder: &mut Adder, count: usize) {
+    fn add(&mut self, sampled: &mut Sampled, count: usize) {
         for offset in (0..count).step_by(BLOCK) {
             let length = BLOCK.min(count - offset);
-            for (window, block) in self.windows.iter().zip(&mut self.blocks) {
+            for ((window, block), not_finite) in self.windows.iter().zip(&mut self.blocks).zip(&mut sampled.not_finite) {
                 let format = window.dtype.float_format().expect("only floating tensors are merged");
                 block.resize(length, 0.0);
                 self.kernels.widen(format, &window.bytes[offset * format.size()..][..length * format.size()], block);
+                *not_finite += self.kernels.count_non_finite(block);
             }
             self.delta.clone_from(&self.blocks[1]);
             self.kernels.subtract(&mut self.delta, &self.blocks[0]);
             let [reference, model] = &mut self.blocks;
-            adder.add(self.kernels, &mut self.delta, reference, model);
+            sampled.adder.add(self.kernels, &mut self.delta, reference, model);
         }
-        adder.end_block();
+        sampled.adder.end_block();
     }
 }
 
 /// What there is to say of them.
 pub fn warnings(plan: &Plan, relations: &[Relation]) -> Vec<String> {
-    relations.iter().flat_map(|relation| warnings_of(plan, relation)).collect()
+    let mut warnings: Vec<String> = relations.iter().flat_map(|relation| warnings_of(plan, relation)).collect();
+    let of_references = relations.iter().filter_map(|relation| not_finite(&relation.reference, &relation.reference_not_finite));
+    // A reference is that of several models, and seen with each.
+    for warning in of_references {
+        if !warnings.contains(&warning) {
+            warnings.push(warning);
+        }
+    }
+    warnings
+}
+
+fn not_finite(source: &ModelReference, (count, tensor): &(u64, Option<String>)) -> Option<String> {
+    let tensor = tensor.as_ref()?;
+    Some(format!(
+        "{source}: {count} sampled elements are NaN or infinite, the first in {tensor}; --deny-nan stops where the output has such"
+    ))
 }
 
 fn warnings_of(plan: &Plan, relation: &Relation) -> Vec<String> {
     let Relation { model, reference, relative_norm, cosine, .. } = relation;
     let mut warnings = Vec::new();
-    if relation.not_finite > 0 {
-        warnings.push(format!(
-            "{model} or {reference}: {} sampled elements are NaN or infinite; --deny-nan stops at such",
-            relation.not_finite
-        ));
-    }
+    warnings.extend(not_finite(model, &relation.not_finite));
     let unrelated: Vec<String> = relation.unrelated().iter().map(|(name, cosine)| format!("{name} ({cosine:.2})")).collect();
     if relation.is_of_another_base() {
         warnings.push(format!(

@@ -59,13 +59,16 @@ pub(super) fn find(base: &ModelReference, model: &ModelReference, options: &Stud
     let exclude: Vec<regex::Regex> = exclude.collect::<Result<_>>()?;
     let folders = [(options.working_directory.clone(), "the working directory")];
     let sources = [Source::open(base, &folders)?, Source::open(model, &folders)?];
-    let warnings = warnings(&sources)?;
+    let mut warnings = warnings(&sources)?;
     let names = [true, false].map(|is_base| {
         let source = &sources[usize::from(!is_base)];
         SourceNames::of(is_base, &source.architecture, &*source.tensors)
     });
     let alignment = align(&names)?;
     let (mut compared, mut not_compared) = (Vec::new(), Vec::new());
+    let unused = exclude.iter().zip(&options.exclude);
+    let unused = unused.filter(|(pattern, _)| !alignment.tensors.iter().any(|tensor| pattern.is_match(&tensor.name)));
+    warnings.extend(unused.map(|(_, text)| format!("`--exclude {text}` matches no tensor: it has to match whole names")));
     for tensor in &alignment.tensors {
         let excluded = exclude.iter().any(|pattern| pattern.is_match(&tensor.name));
         match if excluded { Err("excluded".to_owned()) } else { pair(&sources, &alignment, &tensor.name) } {

@@ -18,7 +18,7 @@ pub(super) const READS: usize = 3;
 
 /// Elements of a window: few enough that what was read is still in the second-level cache when it is widened.
 const WINDOW: usize = 1 << 17;
-/// The windows of all workers together stay under this, unless there are very many threads.
+/// The windows of all workers together stay under this; more workers than fit are not started.
 const WINDOW_MEMORY: usize = 64 << 20;
 
 /// What a study needs to run.
@@ -87,7 +87,7 @@ impl Run<'_> {
     pub fn all(&self) -> Result<Found> {
         let mut found = Found { totals: vec![Totals::default(); self.pairs.compared.len()], groups: Groups::new(self.pairs) };
         let bytes_read = AtomicU64::new(0);
-        let threads = self.threads.max(1);
+        let threads = self.threads.clamp(1, WINDOW_MEMORY / (REDUCTION_BLOCK * 2 * size_of::<f32>()));
         let fitting = WINDOW_MEMORY / (threads * 2 * size_of::<f32>());
         let window = (fitting / REDUCTION_BLOCK * REDUCTION_BLOCK).clamp(REDUCTION_BLOCK, WINDOW);
         for number in 0..READS {

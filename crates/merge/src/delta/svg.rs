@@ -126,13 +126,9 @@ fn draw_histogram(out: &mut String, axis: &Axis, top: f64, all: &Figures, histog
     let _ = writeln!(out, "<path d=\"{path}\" fill=\"{BAR}\"/>");
     let middle = (LEFT + RIGHT) / 2.0;
     let smaller = format!("|d| < 1e{LEAST_DECADE}: {:.1}%", 100.0 * in_gap as f64 / elements);
-    // On a halo, for it may stand before bars.
-    let _ = writeln!(
-        out,
-        "<text x=\"{middle:.1}\" y=\"{:.1}\" font-size=\"11\" text-anchor=\"middle\" fill=\"{INK}\" stroke=\"#ffffff\" stroke-width=\"4\" paint-order=\"stroke\">{}</text>",
-        top + 14.0,
-        escaped(&smaller)
-    );
+    // On white, for it may stand before bars.
+    let _ = writeln!(out, "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"130\" height=\"16\" fill=\"#ffffff\"/>", middle - 65.0, top + 2.0);
+    text(out, middle, top + 14.0, 11, "middle", INK, &smaller);
     decades(out, axis, bottom);
     bottom + 80.0
 }
