@@ -31,6 +31,12 @@ impl Error {
         self
     }
 
+    /// The same error with a line that says what to do, where it has none.
+    pub fn or_help(mut self, help: &str) -> Self {
+        self.help.get_or_insert_with(|| help.to_owned());
+        self
+    }
+
     /// The message in one piece, without the help.
     pub fn message(&self) -> &str {
         &self.message

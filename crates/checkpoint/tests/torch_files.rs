@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use deltaic_checkpoint::{Checkpoint, DType, SafetensorsFile, TensorSource, TorchFile, WeightFile, Window, parse_torch_file};
 use proptest::prelude::*;
 
-const CASES: [&str; 9] = [
+const CASES: [&str; 10] = [
     "legacy",
     "legacy_big_endian_machine",
     "legacy_protocol_4",
     "legacy_python_2",
     "sharded",
+    "tied",
     "zip",
     "zip_big_endian",
     "zip_dict",
@@ -70,7 +71,8 @@ fn windows_outside_of_a_tensor_are_errors() {
     let file = TorchFile::open(&place("zip/pytorch_model.bin")).unwrap();
     let elements = file.tensors()["transposed"].elements();
     let mut window = Window { dtype: DType::F32, bytes: Vec::new() };
-    for (name, start, count) in [("transposed", 0, elements as usize + 1), ("transposed", elements, 1), ("transposed", u64::MAX, 1), ("no", 0, 0)]
+    for (name, start, count) in
+        [("transposed", 0, elements as usize + 1), ("transposed", elements, 1), ("transposed", u64::MAX, 1), ("no", 0, 0)]
     {
         let error = file.read(name, start, count, &mut window).unwrap_err();
         assert!(error.message().contains("pytorch_model.bin") && error.message().contains(name), "{error}");

@@ -36,7 +36,15 @@ fn open(name: &str) -> Result<Model> {
     if path.is_file() {
         let tensors = Box::new(WeightFile::open(path)?);
         let format = tensors.format().to_owned();
-        return Ok(Model { name: name.to_owned(), place: path.to_owned(), format, architecture: None, layers: None, config: None, tensors });
+        return Ok(Model {
+            name: name.to_owned(),
+            place: path.to_owned(),
+            format,
+            architecture: None,
+            layers: None,
+            config: None,
+            tensors,
+        });
     }
     let folders = [(PathBuf::from("."), "the working directory")];
     let reference = ModelReference::parse(name)?;

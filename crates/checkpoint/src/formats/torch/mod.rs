@@ -53,7 +53,8 @@ impl TorchFile {
     /// The file cannot be read, breaks a rule of the format, or holds something else than tensors; the message names the file.
     pub fn open(path: &Path) -> Result<Self> {
         let file = RegularFile::open(path)?;
-        let structure = read_structure(&file).map_err(|error| error.within(path))?;
+        let structure = read_structure(&file)
+            .map_err(|error| error.or_help("the file is damaged, or made to mislead: get it from its source again").within(path))?;
         Ok(Self { path: path.to_owned(), file, structure, metadata: BTreeMap::new() })
     }
 

@@ -163,8 +163,7 @@ impl<'a> Machine<'a> {
         match opcode {
             b'.' => return Ok(Some(self.pop()?)),
             0x80 => self.protocol()?,
-            // FRAME: its length only helps those who read from a pipe.
-            0x95 => drop(self.take(8)?),
+            0x95 => self.frame()?,
             b'(' => self.mark()?,
             b'0' => drop(self.pop()?),
             b'1' => drop(self.pop_marked()?),
@@ -264,6 +263,13 @@ impl<'a> Machine<'a> {
             0..=5 => Ok(()),
             other => Err(Error::new(format!("expected a pickle of protocol 2 to 5, found {other}")).into()),
         }
+    }
+
+    /// FRAME: how many bytes follow. It helps those who read from a pipe; here they only have to be there.
+    fn frame(&mut self) -> Step<()> {
+        let length = u64::from_le_bytes(self.array()?);
+        let rest = (self.bytes.len() - self.position) as u64;
+        if length > rest { Err(Stop::Ended) } else { Ok(()) }
     }
 
     /// The next bytes; nothing is taken where there are too few.
