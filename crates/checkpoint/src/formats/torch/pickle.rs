@@ -397,17 +397,25 @@ impl<'a> Machine<'a> {
         self.push(Value::Bytes)
     }
 
-    fn append(&mut self, values: Vec<Value<'a>>) -> Step<()> {
+    /// The object on top of the stack.
+    fn top_object(&mut self) -> Step<Option<&mut Object<'a>>> {
         match self.top()? {
-            Value::Object(number) if let Object::List(list) = &mut self.objects[number] => list.extend(values),
+            Value::Object(number) => Ok(self.objects.get_mut(number)),
+            _ => Ok(None),
+        }
+    }
+
+    fn append(&mut self, values: Vec<Value<'a>>) -> Step<()> {
+        match self.top_object()? {
+            Some(Object::List(list)) => list.extend(values),
             _ => return Err(Error::new("an opcode appends to something that is no list").into()),
         }
         Ok(())
     }
 
     fn set_items(&mut self, values: Vec<Value<'a>>) -> Step<()> {
-        match self.top()? {
-            Value::Object(number) if let Object::Dict(entries) = &mut self.objects[number] => entries.extend(pairs(values)?),
+        match self.top_object()? {
+            Some(Object::Dict(entries)) => entries.extend(pairs(values)?),
             _ => return Err(Error::new("an opcode sets an entry of something that is no dictionary").into()),
         }
         Ok(())
@@ -462,7 +470,7 @@ impl<'a> Machine<'a> {
     /// BUILD: attributes of an object. Those of a state dict (`_metadata`: versions of modules) do not concern its tensors.
     fn build(&mut self) -> Step<()> {
         self.pop()?;
-        match object(&self.objects, self.top()?) {
+        match self.top_object()? {
             Some(Object::Dict(_)) => Ok(()),
             _ => Err(Error::new("the pickle sets the state of something that is no dictionary").into()),
         }
