@@ -288,7 +288,7 @@ fn a_signal_ends_the_work_and_leaves_what_was_there_before() {
     let of = |model| format!("{{model: ./{model}, parameters: {{weight: 0.5, density: 0.5}}}}");
     write(folder.path(), "r.yml", &format!("merge_method: ties\nbase_model: ./base\nmodels: [{}, {}]\n", of("a"), of("b")));
     std::fs::create_dir(folder.path().join("out")).unwrap();
-    write(&folder.path().join("out"), "notes.txt", "mine");
+    write(&folder.path().join("out"), "config.json", "{}");
     let before = names(folder.path());
     for (signal, out) in [("-INT", "new"), ("-TERM", "new"), ("-INT", "out")] {
         let mut command = deltaic();
@@ -310,7 +310,7 @@ fn a_signal_ends_the_work_and_leaves_what_was_there_before() {
         assert_eq!(output.status.code(), Some(1), "{signal}: {}", stderr(&output));
         assert!(stderr(&output).contains("cancelled") && output.stdout.is_empty(), "{signal}: {}", stderr(&output));
         assert_eq!(names(folder.path()), before, "{signal}");
-        assert_eq!(names(&folder.path().join("out")), ["notes.txt"], "{signal}");
+        assert_eq!(names(&folder.path().join("out")), ["config.json"], "{signal}");
     }
 }
 

@@ -129,6 +129,7 @@ fn merge_on(
 /// Writes all files of the model into the partial folder, and checks them.
 fn write(disk: &dyn Disk, plan: &Plan, partial: &PartialFolder, options: &MergeOptions, control: &Control<'_>) -> Result<Merged> {
     let shards = Shards::open(disk, plan, partial.path(), partial.resumed)?;
+    side_files::copy_all(disk, plan, partial.path())?;
     let run = std::thread::scope(|scope| {
         scope.spawn(|| shards.keep_journal());
         let run = engine::run(plan, &shards, control);
@@ -146,7 +147,7 @@ fn write(disk: &dyn Disk, plan: &Plan, partial: &PartialFolder, options: &MergeO
     }
     run?;
     shards.finish()?;
-    side_files::write(disk, plan, partial.path(), options, control.cancel)?;
+    side_files::write_all(disk, plan, partial.path(), options, control.cancel)?;
     let counts = shards.counts();
     let mut warnings = Vec::new();
     if options.checks {
@@ -169,11 +170,10 @@ fn write(disk: &dyn Disk, plan: &Plan, partial: &PartialFolder, options: &MergeO
 /// The merge broke something.
 fn check(plan: &Plan, partial: &Path) -> Result<Vec<String>> {
     let donor = plan.sources[plan.side_files_from].folder();
-    let tokenizer_from = plan.tokenizer_from.map(|source| plan.sources[source].folder());
-    let findings = checks::folder::folder(partial, Some(&Expected { tokenizer_from, side_files_from: Some(donor) }))?;
+    let findings = checks::folder::folder(partial, Some(&Expected::of(plan)))?;
     let is_broken = |finding: &Finding| finding.severity == Severity::Broken;
     let old = if findings.iter().any(is_broken) { checks::folder::folder(donor, None)? } else { Vec::new() };
-    let is_old = |finding: &Finding| old.iter().any(|known| known.error.message() == finding.error.message());
+    let is_old = |finding: &Finding| old.iter().any(|known| known.flaw() == finding.flaw());
     let (broken, warnings): (Vec<_>, Vec<_>) = findings.into_iter().partition(|finding| is_broken(finding) && !is_old(finding));
     if broken.is_empty() {
         return Ok(warnings.iter().map(|finding| finding.error.to_string()).collect());

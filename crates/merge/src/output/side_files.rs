@@ -10,15 +10,19 @@ use super::disk::{Disk, failed, write_file};
 use super::{MergeOptions, card, provenance};
 use crate::plan::Plan;
 
-/// Writes them all.
-pub(super) fn write(disk: &dyn Disk, plan: &Plan, folder: &Path, options: &MergeOptions, cancel: &AtomicBool) -> Result<()> {
+/// Copies those that sources have. It is done before the weights: what cannot be copied is known early.
+pub(super) fn copy_all(disk: &dyn Disk, plan: &Plan, folder: &Path) -> Result<()> {
     let from = |source: usize| Ok((plan.sources[source].folder(), SideFiles::of(plan.sources[source].folder())?));
     if let Some(donor) = plan.tokenizer_from {
         let (donor, files): (&Path, SideFiles) = from(donor)?;
         files.tokenizer_and_templates().into_iter().try_for_each(|file| copy(disk, donor, file, folder))?;
     }
     let (donor, files): (&Path, SideFiles) = from(plan.side_files_from)?;
-    files.others().into_iter().try_for_each(|file| copy(disk, donor, file, folder))?;
+    files.others().into_iter().try_for_each(|file| copy(disk, donor, file, folder))
+}
+
+/// Writes those that the merge makes. It is done behind the weights: a folder without config.json is no model.
+pub(super) fn write_all(disk: &dyn Disk, plan: &Plan, folder: &Path, options: &MergeOptions, cancel: &AtomicBool) -> Result<()> {
     write_file(disk, &folder.join("config.json"), plan.config.to_json().as_bytes())?;
     write_file(disk, &folder.join("mergekit_config.yml"), plan.recipe.document.text.as_bytes())?;
     write_file(disk, &folder.join("deltaic.yml"), provenance::text(plan, options.hash, cancel)?.as_bytes())?;

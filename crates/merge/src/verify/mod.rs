@@ -71,10 +71,7 @@ pub fn verify(
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Verified> {
     let plan = recorded_plan(out, extent != Extent::Checks)?;
-    let expected = plan.as_ref().map(|(plan, _)| Expected {
-        tokenizer_from: plan.tokenizer_from.map(|source| plan.sources[source].folder()),
-        side_files_from: Some(plan.sources[plan.side_files_from].folder()),
-    });
+    let expected = plan.as_ref().map(|(plan, _)| Expected::of(plan));
     let mut findings = folder(out, expected.as_ref())?;
     let Ok(model) = Checkpoint::open(out) else {
         // The findings say what is wrong with it.

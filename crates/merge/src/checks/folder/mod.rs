@@ -32,6 +32,16 @@ pub struct Finding {
     pub error: Error,
 }
 
+/// What stands in a message between the first place where something is wrong and the number of further ones.
+const FURTHER: &str = ", and so in ";
+
+impl Finding {
+    /// What is wrong, without in how many further layers: the same in a model and in one made of more or fewer of its layers.
+    pub fn flaw(&self) -> &str {
+        self.error.message().split(FURTHER).next().unwrap_or_default()
+    }
+}
+
 /// What the folder has to have besides what it says itself.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Expected<'a> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use deltaic_checkpoint::{ExpectedShape, TensorInfo, shorten};
 
-use super::{Checks, counted};
+use super::{Checks, FURTHER, counted};
 
 /// What is known of the tensors of one name over all layers.
 struct Alike<'a> {
@@ -39,7 +39,7 @@ impl Checks<'_> {
         for Alike { wrong, further, .. } in all.values() {
             let Some((info, expected)) = wrong else { continue };
             let file = self.file_of(&info.name);
-            let more = if *further > 0 { format!(", and so in {}", counted(*further, "further layer")) } else { String::new() };
+            let more = if *further > 0 { format!("{FURTHER}{}", counted(*further, "further layer")) } else { String::new() };
             let message = format!("{file}: {}: expected {expected} by config.json, found {:?}{more}", shorten(&info.name), info.shape);
             self.broken(message, "the model will not load: config.json is of another model, or the tensor is");
         }
