@@ -218,8 +218,13 @@ fn names(map: &Map<String, Value>, key: &str, expected: &str) -> Result<Vec<Stri
 fn number(map: &Map<String, Value>, key: &str) -> Result<Option<f64>> {
     match map.get(key) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => value.as_f64().map(Some).ok_or_else(|| wrong(key, "a number", value)),
+        Some(value) => finite(value).map(Some).ok_or_else(|| wrong(key, "a number that is finite in f32", value)),
     }
+}
+
+/// A number that is one in f32, too, in which factors are multiplied.
+fn finite(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|number| (*number as f32).is_finite())
 }
 
 /// Reads `rank_pattern` or `alpha_pattern`: regular expressions over module names, in the order of the file.
@@ -231,7 +236,7 @@ fn patterns(map: &Map<String, Value>, key: &str) -> Result<Vec<(Regex, f64)>> {
     };
     let mut patterns = Vec::with_capacity(entries.len());
     for (pattern, value) in entries {
-        let number = value.as_f64().filter(|number| key == "alpha_pattern" || *number >= 1.0 && number.fract() == 0.0);
+        let number = finite(value).filter(|number| key == "alpha_pattern" || *number >= 1.0 && number.fract() == 0.0);
         let number = number.ok_or_else(|| wrong(key, "whole numbers above zero", value))?;
         let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$")).map_err(|_| {
             Error::new(format!("`{key}`: `{pattern}` is not a regular expression that deltaic can read (there is no look-around)"))

@@ -34,6 +34,7 @@ fn configurations() -> Vec<Row> {
         set("adapter: rank 2^63", &["rank"], "\"r\": 2", "\"r\": 9223372036854775808"),
         set("adapter: alpha NaN", &["adapter_config.json"], "\"lora_alpha\": 4", "\"lora_alpha\": NaN"),
         set("adapter: alpha 1e999", &["adapter_config.json"], "\"lora_alpha\": 4", "\"lora_alpha\": 1e999"),
+        set("adapter: alpha beyond f32", &["lora_alpha", "1e"], "\"lora_alpha\": 4", "\"lora_alpha\": 1e300"),
         set("adapter: alpha that is text", &["lora_alpha"], "\"lora_alpha\": 4", "\"lora_alpha\": \"4\""),
         set("adapter: a pattern that is no expression", &["rank_pattern"], kind, "\"peft_type\": \"LORA\", \"rank_pattern\": {\"(\": 2}"),
         set(

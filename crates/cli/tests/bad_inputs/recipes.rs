@@ -170,6 +170,14 @@ fn models() -> Vec<Row> {
             "[0, 2]}, {model: ./a, layer_range: [0, 2]",
             "[0, 4000000000]}, {model: ./a, layer_range: [0, 4000000000]",
         ),
+        row("slices: layers numbered 00 and 01", "merge slices.yml out", &["./base", "layer 0"], |f| {
+            for model in ["base", "a"] {
+                let weights = format!("{model}/model.safetensors");
+                let header = String::from_utf8_lossy(&std::fs::read(f.join(&weights)).unwrap()).into_owned();
+                (0..header.matches(".layers.").count()).for_each(|_| patch_header(f, &weights, ".layers.", ".Layers.0"));
+                (0..header.matches(".layers.").count()).for_each(|_| patch_header(f, &weights, ".Layers.", ".layers."));
+            }
+        }),
         slices("slices: backwards", &["slices.yml:3", "no layer"], "[0, 2]", "[2, 0]"),
         slices("slices: empty", &["slices.yml:3", "no layer"], "[0, 2]", "[1, 1]"),
         slices("slices: negative", &["slices.yml:3", "whole numbers"], "[0, 2]", "[-1, 1]"),
