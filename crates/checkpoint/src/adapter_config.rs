@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -10,6 +10,8 @@ use crate::formats::index::{AGAIN, read_text};
 
 /// A configuration of more bytes is not one.
 const MAX_CONFIG: u64 = 4 << 20;
+/// Greatest size of all compiled patterns together: compiling takes memory, and time.
+const MAX_PATTERNS: usize = 8 << 20;
 /// Keys that change nothing of what a finished adapter adds: where and how it was trained, or how its factors were first set. What
 /// is not here and not read below must be null, false or empty.
 const WITHOUT_EFFECT: [&str; 27] = [
@@ -234,11 +236,13 @@ fn patterns(map: &Map<String, Value>, key: &str) -> Result<Vec<(Regex, f64)>> {
         Some(Value::Object(entries)) => entries,
         Some(value) => return Err(wrong(key, "an object of numbers", value)),
     };
+    let most = MAX_PATTERNS / entries.len().max(1);
     let mut patterns = Vec::with_capacity(entries.len());
     for (pattern, value) in entries {
         let number = finite(value).filter(|number| key == "alpha_pattern" || *number >= 1.0 && number.fract() == 0.0);
         let number = number.ok_or_else(|| wrong(key, "whole numbers above zero", value))?;
-        let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$")).map_err(|_| {
+        let whole = format!(r"^(?:.*\.)?(?:{pattern})$");
+        let regex = RegexBuilder::new(&whole).size_limit(most).dfa_size_limit(most).build().map_err(|_| {
             Error::new(format!("`{key}`: `{pattern}` is not a regular expression that deltaic can read (there is no look-around)"))
                 .help(MERGE)
         })?;

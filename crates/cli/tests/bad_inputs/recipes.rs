@@ -133,6 +133,11 @@ fn values() -> Vec<Row> {
             &["r.yml:8", "exclude"],
             Box::leak(format!("exclude: ['{}{}']", "(".repeat(10_000), ")".repeat(10_000)).into_boxed_str()),
         ),
+        top(
+            "exclude: 20,000 expressions",
+            &["r.yml:8", "exclude"],
+            Box::leak(format!("exclude: [{}]", vec!["'\\w{5}'"; 20_000].join(", ")).into_boxed_str()),
+        ),
         top("exclude: look-around", &["r.yml:8", "exclude"], "exclude: ['(?!lm_head).*']"),
         top("out_dtype: unknown", &["r.yml:8", "out_dtype"], "out_dtype: float7"),
         top("dtype: an integer type", &["r.yml:8", "dtype"], "dtype: int8"),

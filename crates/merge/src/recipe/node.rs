@@ -308,7 +308,7 @@ impl<'a> Builder<'a> {
                 self.left = left;
                 Ok(())
             }
-            None => Err(self.document.error(span, "too much for a recipe once its aliases are expanded", "")),
+            None => Err(self.document.error(span, "too much for a recipe (with what aliases stand for)", "")),
         }
     }
 

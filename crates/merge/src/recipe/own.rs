@@ -12,6 +12,8 @@ use crate::sparsifiers::{Rescale, Sparsify, complement};
 
 /// Greatest size of a compiled pattern of `exclude`, in bytes.
 const MAX_PATTERN: usize = 1 << 20;
+/// Greatest size of all of them together: compiling takes time, too.
+const MAX_PATTERNS: usize = 8 << 20;
 
 /// Reads `sparsify`; `none` is no sparsifier.
 pub(super) fn sparsify(context: &Context<'_>, node: &Node) -> Result<Option<Sparsify>> {
@@ -91,14 +93,16 @@ pub(super) fn exclude(context: &Context<'_>, fields: &Fields<'_>) -> Result<Vec<
         let message = format!("`exclude` is a list of regular expressions; found {}", node.described());
         return context.error(node.span, message, "such as `['.*classifier.*']`");
     };
-    items.iter().map(|item| pattern(context, item)).collect()
+    items.iter().map(|item| pattern(context, item, MAX_PATTERNS / items.len().max(1))).collect()
 }
 
-fn pattern(context: &Context<'_>, node: &Node) -> Result<Spanned<regex::Regex>> {
+/// Compiles one pattern to at most `most` bytes.
+fn pattern(context: &Context<'_>, node: &Node, most: usize) -> Result<Spanned<regex::Regex>> {
     let Some(text) = node.text() else {
         return context.error(node.span, format!("a pattern of `exclude` is text; found {}", node.described()), "");
     };
-    let compile = |pattern: &str| regex::RegexBuilder::new(pattern).size_limit(MAX_PATTERN).dfa_size_limit(MAX_PATTERN).build();
+    let most = most.min(MAX_PATTERN);
+    let compile = |pattern: &str| regex::RegexBuilder::new(pattern).size_limit(most).dfa_size_limit(most).build();
     // On its own first: `a)|(b` would be whole only between the parentheses.
     match compile(text).and_then(|_| compile(&format!("^(?:{text})$"))) {
         Ok(regex) => Ok(Spanned { value: regex, span: node.span }),
