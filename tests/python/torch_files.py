@@ -2,9 +2,10 @@
 """Writes state dicts with torch.save in all formats, and what torch reads from them as safetensors.
 
     torch_files.py OUT [--large]
+    torch_files.py OUT.bin --convert IN.safetensors
 
 OUT/CASE/ is a model folder (config.json, pytorch_model.bin or shards with an index), OUT/CASE.safetensors holds what `torch.load` reads from
-it, every tensor contiguous. With --large tensors are larger than a window of deltaic. The small ones are kept in
+it, every tensor contiguous. With --large tensors are larger than a window of deltaic. With --convert a safetensors file is written again by torch.save. The small ones are kept in
 crates/checkpoint/tests/torch, so that tests run without torch. Needs torch and safetensors; ends with 77 without them.
 """
 import argparse
@@ -27,6 +28,7 @@ except ImportError as missing:
     sys.exit(77)
 
 CONFIG = {"architectures": ["UnknownModel"], "model_type": "unknown", "torch_dtype": "float32"}
+TIED = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "num_hidden_layers": 1, "vocab_size": 6, "tie_word_embeddings": True}
 TYPED = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool]
 UNTYPED = [torch.uint16, torch.uint32, torch.uint64, torch.float8_e4m3fn, torch.float8_e5m2]
 
@@ -133,12 +135,12 @@ def saved(state, **arguments):
     return out.getvalue()
 
 
-def write(out, case, files, trusted=False):
+def write(out, case, files, trusted=False, config=CONFIG):
     """A model folder, and what torch reads from its files."""
     folder = out / case
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(CONFIG))
+    (folder / "config.json").write_text(json.dumps(config))
     expected, shards = {}, {}
     for name, data in files.items():
         (folder / name).write_bytes(data)
@@ -156,7 +158,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=pathlib.Path, metavar="OUT")
     parser.add_argument("--large", action="store_true", help="tensors larger than a window")
+    parser.add_argument("--convert", type=pathlib.Path, metavar="IN", help="a safetensors file to be written as OUT")
     args = parser.parse_args()
+    if args.convert:
+        return torch.save(safetensors.torch.load_file(args.convert), args.out)
     warnings.filterwarnings("ignore")
     rows, columns = (1031, 517) if args.large else (6, 7)
     state = everything(rows, columns, TYPED + UNTYPED)
@@ -177,6 +182,9 @@ def main():
     }
     for case, data in single.items():
         write(args.out, case, {"pytorch_model.bin": data}, trusted=True)
+    embedding = values(torch.float32, 6, 4)
+    tied = {"model.embed_tokens.weight": embedding, "model.norm.weight": torch.ones(4), "lm_head.weight": embedding}
+    write(args.out, "tied", {"pytorch_model.bin": saved(tied)}, config=TIED)
     names = sorted(views(rows, columns))
     parts = [{name: state[name] for name in names[half::2]} for half in (0, 1)]
     shard = "pytorch_model-0000{}-of-00002.bin".format

@@ -6,12 +6,13 @@ use std::path::{Path, PathBuf};
 use deltaic_checkpoint::{Checkpoint, DType, SafetensorsFile, TensorSource, TorchFile, WeightFile, Window, parse_torch_file};
 use proptest::prelude::*;
 
-const CASES: [&str; 9] = [
+const CASES: [&str; 10] = [
     "legacy",
     "legacy_big_endian_machine",
     "legacy_protocol_4",
     "legacy_python_2",
     "sharded",
+    "tied",
     "zip",
     "zip_big_endian",
     "zip_dict",

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use deltaic_checkpoint::{Error, Result};
+use deltaic_checkpoint::{Error, ModelReference, Result};
 use deltaic_kernels::MaskKey;
 
 use super::Source;
@@ -38,9 +38,9 @@ pub(super) struct Masks {
     pub method: MaskId,
 }
 
-/// The masks of one entry; `seed` is the recipe's.
-pub(super) fn of(recipe: &Recipe, entry: &Entry, seed: u64) -> Masks {
-    let place = recipe.models().iter().position(|model| *model == entry.model.value).unwrap_or(0) as u64;
+/// The masks of one entry; `models` are the recipe's, `seed` is its seed.
+pub(super) fn of(recipe: &Recipe, models: &[ModelReference], entry: &Entry, seed: u64) -> Masks {
+    let place = models.iter().position(|model| *model == entry.model.value).unwrap_or(0) as u64;
     let own = |seed| MaskId { seed, stream: MaskKey::OWN_SEED };
     let method = entry.seed.map_or(MaskId { seed, stream: place }, own);
     let sparsifier = match (&entry.sparsify, &recipe.sparsify) {

@@ -1,6 +1,6 @@
 //! Decides for each place of the output what is done: copied from whom, or merged from what.
 
-use deltaic_checkpoint::{DType, Error, Result, TensorInfo, Window};
+use deltaic_checkpoint::{DType, Error, ModelReference, Result, TensorInfo, Window};
 
 use super::masks::{self, Drawn};
 use super::parameters::{self, Places};
@@ -21,7 +21,8 @@ pub(super) struct Planned {
 /// Plans every tensor.
 pub(super) fn plan(recipe: &Recipe, sources: &[Source], slots: &Slots<'_>, seed: u64, warnings: &mut Vec<String>) -> Result<Planned> {
     let method = implementation(recipe.method);
-    let mut planner = Planner { recipe, sources, slots, seed, method, masks: Vec::new(), setups: Vec::new(), warnings };
+    let models = recipe.models();
+    let mut planner = Planner { recipe, models, sources, slots, seed, method, masks: Vec::new(), setups: Vec::new(), warnings };
     let mut tensors = Vec::new();
     let mut matched = vec![false; recipe.exclude.len()];
     for slot in &slots.slots {
@@ -51,6 +52,8 @@ pub(super) fn plan(recipe: &Recipe, sources: &[Source], slots: &Slots<'_>, seed:
 
 struct Planner<'a> {
     recipe: &'a Recipe,
+    /// The recipe's models in order: gathered once, not for every tensor.
+    models: Vec<ModelReference>,
     sources: &'a [Source],
     slots: &'a Slots<'a>,
     seed: u64,
@@ -188,7 +191,7 @@ impl<'a> Planner<'a> {
     fn sparsifier(&mut self, setup: &Setup, input: &Offer<'a>) -> Option<SparsifierPlan> {
         let entry = input.of.entry?;
         let sparsify = self.recipe.sparsify_of(entry)?;
-        let mask = masks::of(self.recipe, entry, self.seed).sparsifier;
+        let mask = masks::of(self.recipe, &self.models, entry, self.seed).sparsifier;
         let sparsifier = sparsifiers::prepare(sparsify, setup.elements, mask.key(&input.mask_name));
         self.draw(&*sparsifier, input, false);
         Some(SparsifierPlan { of: sparsify.of, sparsifier })
@@ -197,7 +200,7 @@ impl<'a> Planner<'a> {
     /// Notes that a mask is drawn, where it is.
     fn draw(&mut self, sparsifier: &dyn Sparsifier, input: &Offer<'a>, by_method: bool) {
         if let (true, Some(entry)) = (sparsifier.is_random(), input.of.entry) {
-            let masks = masks::of(self.recipe, entry, self.seed);
+            let masks = masks::of(self.recipe, &self.models, entry, self.seed);
             let id = if by_method { masks.method } else { masks.sparsifier };
             let drawn = Drawn { id, source: input.of.source, by_method };
             if !self.masks.contains(&drawn) {
@@ -228,7 +231,9 @@ impl<'a> Planner<'a> {
             // A base that is a model like any other has a model's parameters.
             let values = parameters::resolve(&places, false, is_base && self.recipe.method.base != Base::Reference)?;
             let sparsify = entry.filter(|_| !is_base).and_then(|entry| self.recipe.sparsify_of(entry));
-            let mask = entry.map_or(masks::MaskId { seed: self.seed, stream: 0 }, |entry| masks::of(self.recipe, entry, self.seed).method);
+            let mask = entry.map_or(masks::MaskId { seed: self.seed, stream: 0 }, |entry| {
+                masks::of(self.recipe, &self.models, entry, self.seed).method
+            });
             Ok(Input { is_base, values, given: sparsify.map_or(Given::AsIs, sparsifiers::given), mask: mask.key(&input.mask_name) })
         });
         let elements = first.info.elements();

@@ -123,8 +123,8 @@ fn elements(name: &str) -> Option<ElementType> {
 /// The error for a name that is not known.
 pub(super) fn refuse(module: &str, name: &str) -> Error {
     let explained = EXPLAINED.iter().find(|entry| (entry.0, entry.1) == (module, name)).map(|entry| entry.2);
-    let what = explained.unwrap_or("which no file of tensors needs");
-    Error::new(format!("the pickle asks for `{}.{}`: {what}", shorten(module), shorten(name))).help(match explained {
+    let what = explained.map_or(", which no file of tensors needs".to_owned(), |what| format!(": {what}"));
+    Error::new(format!("the pickle asks for `{}.{}`{what}", shorten(module), shorten(name))).help(match explained {
         Some(_) => "deltaic reads dense tensors: convert the weights with the program that wrote them",
         None => {
             "deltaic reads tensors and runs nothing. Where you trust the file, load it in torch and save the weights alone: \

@@ -163,8 +163,7 @@ impl<'a> Machine<'a> {
         match opcode {
             b'.' => return Ok(Some(self.pop()?)),
             0x80 => self.protocol()?,
-            // FRAME: its length only helps those who read from a pipe.
-            0x95 => drop(self.take(8)?),
+            0x95 => self.frame()?,
             b'(' => self.mark()?,
             b'0' => drop(self.pop()?),
             b'1' => drop(self.pop_marked()?),
@@ -264,6 +263,13 @@ impl<'a> Machine<'a> {
             0..=5 => Ok(()),
             other => Err(Error::new(format!("expected a pickle of protocol 2 to 5, found {other}")).into()),
         }
+    }
+
+    /// FRAME: how many bytes follow. It helps those who read from a pipe; here they only have to be there.
+    fn frame(&mut self) -> Step<()> {
+        let length = u64::from_le_bytes(self.array()?);
+        let rest = (self.bytes.len() - self.position) as u64;
+        if length > rest { Err(Stop::Ended) } else { Ok(()) }
     }
 
     /// The next bytes; nothing is taken where there are too few.
@@ -391,17 +397,25 @@ impl<'a> Machine<'a> {
         self.push(Value::Bytes)
     }
 
-    fn append(&mut self, values: Vec<Value<'a>>) -> Step<()> {
+    /// The object on top of the stack.
+    fn top_object(&mut self) -> Step<Option<&mut Object<'a>>> {
         match self.top()? {
-            Value::Object(number) if let Object::List(list) = &mut self.objects[number] => list.extend(values),
+            Value::Object(number) => Ok(self.objects.get_mut(number)),
+            _ => Ok(None),
+        }
+    }
+
+    fn append(&mut self, values: Vec<Value<'a>>) -> Step<()> {
+        match self.top_object()? {
+            Some(Object::List(list)) => list.extend(values),
             _ => return Err(Error::new("an opcode appends to something that is no list").into()),
         }
         Ok(())
     }
 
     fn set_items(&mut self, values: Vec<Value<'a>>) -> Step<()> {
-        match self.top()? {
-            Value::Object(number) if let Object::Dict(entries) = &mut self.objects[number] => entries.extend(pairs(values)?),
+        match self.top_object()? {
+            Some(Object::Dict(entries)) => entries.extend(pairs(values)?),
             _ => return Err(Error::new("an opcode sets an entry of something that is no dictionary").into()),
         }
         Ok(())
@@ -456,7 +470,7 @@ impl<'a> Machine<'a> {
     /// BUILD: attributes of an object. Those of a state dict (`_metadata`: versions of modules) do not concern its tensors.
     fn build(&mut self) -> Step<()> {
         self.pop()?;
-        match object(&self.objects, self.top()?) {
+        match self.top_object()? {
             Some(Object::Dict(_)) => Ok(()),
             _ => Err(Error::new("the pickle sets the state of something that is no dictionary").into()),
         }

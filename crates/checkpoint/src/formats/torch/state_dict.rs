@@ -42,8 +42,9 @@ pub fn parse_torch_pickle(bytes: &[u8]) -> Result<Vec<TorchTensor>> {
 /// The tensors of a state dict, in its order. Plain values (numbers, texts, None) are passed over: they are no weights.
 pub(super) fn tensors(pickle: &Pickle<'_>) -> Result<Vec<TorchTensor>> {
     const SAVE: &str = "save the weights alone: `torch.save(model.state_dict(), FILE)`, or as safetensors";
-    let Some(Object::Dict(entries)) = pickle.object(pickle.value) else {
-        return Err(Error::new("expected a state dict (tensors by name), found another object").help(SAVE));
+    let entries = match pickle.object(pickle.value) {
+        Some(Object::Dict(entries)) => entries,
+        other => return Err(Error::new(format!("expected a state dict (tensors by name), found {}", kind(other))).help(SAVE)),
     };
     let mut tensors = Vec::new();
     for &(key, value) in entries {
@@ -60,13 +61,24 @@ pub(super) fn tensors(pickle: &Pickle<'_>) -> Result<Vec<TorchTensor>> {
                 "a dictionary: the file is a trainer's checkpoint with the weights under this key",
                 format!("save the weights alone: `torch.save(torch.load(FILE)['{name}'], 'pytorch_model.bin')`"),
             ),
-            Some(Object::Dict(_)) => ("a dictionary", SAVE.to_owned()),
-            Some(Object::Storage(_)) => ("a storage without a tensor", SAVE.to_owned()),
-            _ => ("a list", SAVE.to_owned()),
+            other => (kind(other), SAVE.to_owned()),
         };
         return Err(Error::new(format!("{}: expected a tensor, found {what}", shorten(name))).help(help));
     }
+    if tensors.is_empty() {
+        return Err(Error::new(format!("no tensors: the dictionary has {} entries, none of which is one", entries.len())).help(SAVE));
+    }
     Ok(tensors)
+}
+
+fn kind(object: Option<&Object<'_>>) -> &'static str {
+    match object {
+        None => "a plain value",
+        Some(Object::Tuple(_) | Object::List(_)) => "a list",
+        Some(Object::Dict(_)) => "a dictionary",
+        Some(Object::Storage(_)) => "a storage without a tensor",
+        Some(Object::Tensor(_)) => "a tensor",
+    }
 }
 
 /// Checks dtype, shape and bounds of one tensor.
