@@ -14,8 +14,14 @@ use deltaic_checkpoint::{
 use deltaic_merge::recipe::{Document, UnknownPolicy, parse};
 
 /// Names of tensors and modules as they are asked for.
-const NAMES: [&str; 5] =
-    ["model.layers.1.self_attn.q_proj.weight", "base_model.model.model.layers.0.mlp.down_proj", "lm_head.weight", "classifier", ""];
+const NAMES: [&str; 6] = [
+    "model.layers.01.mlp.up_proj.weight",
+    "model.layers.1.self_attn.q_proj.weight",
+    "base_model.model.model.layers.0.mlp.down_proj",
+    "lm_head.weight",
+    "classifier",
+    "",
+];
 
 /// A message is one that can be shown.
 pub fn check_error(error: &Error) {
@@ -157,7 +163,10 @@ pub fn config_json(bytes: &[u8]) -> bool {
     architecture.layer_count(&config);
     architecture.is_tied(&config);
     for name in NAMES {
-        (architecture.position(name), architecture.is_head(name), architecture.is_buffer(name), architecture.tied_partner(name));
+        let kinds = (architecture.is_head(name), architecture.is_buffer(name), architecture.is_embedding(name));
+        std::hint::black_box((kinds, architecture.position(name), architecture.tied_partner(name)));
+        // A layer's number is written as it was read.
+        assert!(architecture.layer_of(name).is_none_or(|layer| architecture.with_layer(name, layer) == name), "{name}");
     }
     if checked(config.set_layer_count(3, &[0, 1, 1])).is_some() {
         assert_eq!(read_again(&config).layer_count(), Some(3));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -10,6 +10,8 @@ use crate::formats::index::{AGAIN, read_text};
 
 /// A configuration of more bytes is not one.
 const MAX_CONFIG: u64 = 4 << 20;
+/// Greatest size of all compiled patterns together: compiling takes memory, and time.
+const MAX_PATTERNS: usize = 8 << 20;
 /// Keys that change nothing of what a finished adapter adds: where and how it was trained, or how its factors were first set. What
 /// is not here and not read below must be null, false or empty.
 const WITHOUT_EFFECT: [&str; 27] = [
@@ -218,8 +220,13 @@ fn names(map: &Map<String, Value>, key: &str, expected: &str) -> Result<Vec<Stri
 fn number(map: &Map<String, Value>, key: &str) -> Result<Option<f64>> {
     match map.get(key) {
         None | Some(Value::Null) => Ok(None),
-        Some(value) => value.as_f64().map(Some).ok_or_else(|| wrong(key, "a number", value)),
+        Some(value) => finite(value).map(Some).ok_or_else(|| wrong(key, "a number that is finite in f32", value)),
     }
+}
+
+/// A number that is one in f32, too, in which factors are multiplied.
+fn finite(value: &Value) -> Option<f64> {
+    value.as_f64().filter(|number| (*number as f32).is_finite())
 }
 
 /// Reads `rank_pattern` or `alpha_pattern`: regular expressions over module names, in the order of the file.
@@ -229,11 +236,13 @@ fn patterns(map: &Map<String, Value>, key: &str) -> Result<Vec<(Regex, f64)>> {
         Some(Value::Object(entries)) => entries,
         Some(value) => return Err(wrong(key, "an object of numbers", value)),
     };
+    let most = MAX_PATTERNS / entries.len().max(1);
     let mut patterns = Vec::with_capacity(entries.len());
     for (pattern, value) in entries {
-        let number = value.as_f64().filter(|number| key == "alpha_pattern" || *number >= 1.0 && number.fract() == 0.0);
+        let number = finite(value).filter(|number| key == "alpha_pattern" || *number >= 1.0 && number.fract() == 0.0);
         let number = number.ok_or_else(|| wrong(key, "whole numbers above zero", value))?;
-        let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{pattern})$")).map_err(|_| {
+        let whole = format!(r"^(?:.*\.)?(?:{pattern})$");
+        let regex = RegexBuilder::new(&whole).size_limit(most).dfa_size_limit(most).build().map_err(|_| {
             Error::new(format!("`{key}`: `{pattern}` is not a regular expression that deltaic can read (there is no look-around)"))
                 .help(MERGE)
         })?;

@@ -373,7 +373,9 @@ fn known_family(model_type: Option<&str>, class: Option<&str>) -> Option<Arc<Fam
 
 /// A layer number: digits only.
 fn parse_number(text: &str) -> Option<usize> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
+    // `01` is none: written again it would be another name.
+    let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    if plain { text.parse().ok() } else { None }
 }
 
 /// Whether a name is `start` or something below it.

@@ -34,6 +34,7 @@ fn configurations() -> Vec<Row> {
         set("adapter: rank 2^63", &["rank"], "\"r\": 2", "\"r\": 9223372036854775808"),
         set("adapter: alpha NaN", &["adapter_config.json"], "\"lora_alpha\": 4", "\"lora_alpha\": NaN"),
         set("adapter: alpha 1e999", &["adapter_config.json"], "\"lora_alpha\": 4", "\"lora_alpha\": 1e999"),
+        set("adapter: alpha beyond f32", &["lora_alpha", "1e"], "\"lora_alpha\": 4", "\"lora_alpha\": 1e300"),
         set("adapter: alpha that is text", &["lora_alpha"], "\"lora_alpha\": 4", "\"lora_alpha\": \"4\""),
         set("adapter: a pattern that is no expression", &["rank_pattern"], kind, "\"peft_type\": \"LORA\", \"rank_pattern\": {\"(\": 2}"),
         set(
@@ -43,6 +44,10 @@ fn configurations() -> Vec<Row> {
             "\"peft_type\": \"LORA\", \"rank_pattern\": {\"((a{1000}){1000}){1000}\": 2}",
         ),
         set("adapter: a pattern with rank 0", &["rank_pattern"], kind, "\"peft_type\": \"LORA\", \"rank_pattern\": {\"q_proj\": 0}"),
+        row("adapter: 50,000 patterns", MERGE, &["rank_pattern"], |f| {
+            let patterns: String = (0..50_000).map(|i| format!(",\"\\\\w{{5}}x{i}\":2")).collect();
+            write(f, CONFIG, format!("{{\"peft_type\":\"LORA\",\"rank_pattern\":{{\"x\":2{patterns}}}}}"));
+        }),
         row("adapter: config is a list", MERGE, &["adapter_config.json"], |f| write(f, CONFIG, "[]")),
         row("adapter: config is empty", MERGE, &["adapter_config.json"], |f| write(f, CONFIG, "")),
         row("adapter: config nested 100,000 deep", MERGE, &["adapter_config.json"], |f| write(f, CONFIG, "[".repeat(100_000))),

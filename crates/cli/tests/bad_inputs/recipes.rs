@@ -133,6 +133,11 @@ fn values() -> Vec<Row> {
             &["r.yml:8", "exclude"],
             Box::leak(format!("exclude: ['{}{}']", "(".repeat(10_000), ")".repeat(10_000)).into_boxed_str()),
         ),
+        top(
+            "exclude: 20,000 expressions",
+            &["r.yml:8", "exclude"],
+            Box::leak(format!("exclude: [{}]", vec!["'\\w{5}'"; 20_000].join(", ")).into_boxed_str()),
+        ),
         top("exclude: look-around", &["r.yml:8", "exclude"], "exclude: ['(?!lm_head).*']"),
         top("out_dtype: unknown", &["r.yml:8", "out_dtype"], "out_dtype: float7"),
         top("dtype: an integer type", &["r.yml:8", "dtype"], "dtype: int8"),
@@ -170,6 +175,14 @@ fn models() -> Vec<Row> {
             "[0, 2]}, {model: ./a, layer_range: [0, 2]",
             "[0, 4000000000]}, {model: ./a, layer_range: [0, 4000000000]",
         ),
+        row("slices: layers numbered 00 and 01", "merge slices.yml out", &["./base", "layer 0"], |f| {
+            for model in ["base", "a"] {
+                let weights = format!("{model}/model.safetensors");
+                let header = String::from_utf8_lossy(&std::fs::read(f.join(&weights)).unwrap()).into_owned();
+                (0..header.matches(".layers.").count()).for_each(|_| patch_header(f, &weights, ".layers.", ".Layers.0"));
+                (0..header.matches(".layers.").count()).for_each(|_| patch_header(f, &weights, ".Layers.", ".layers."));
+            }
+        }),
         slices("slices: backwards", &["slices.yml:3", "no layer"], "[0, 2]", "[2, 0]"),
         slices("slices: empty", &["slices.yml:3", "no layer"], "[0, 2]", "[1, 1]"),
         slices("slices: negative", &["slices.yml:3", "whole numbers"], "[0, 2]", "[-1, 1]"),

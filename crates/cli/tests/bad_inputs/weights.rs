@@ -101,7 +101,7 @@ fn headers() -> Vec<Row> {
         }),
         header("header: not JSON", &["{"], "model.norm.weight: BF16", 64),
         header("header: a list", &["object"], "[]", 0),
-        header("header: a shape of shapes", &["header"], concat!(r#"{"a":{"dtype":"U8","shape":[[[[[[[[[[[[[[[[[["#), 0),
+        header("header: a shape of shapes", &["header"], r#"{"a":{"dtype":"U8","shape":[[[[[[[[[[[[[[[[[["#, 0),
         header("header: two objects", &["header"], "{}{}", 0),
         header("header: metadata twice", &["given twice"], r#"{"__metadata__":{},"__metadata__":{}}"#, 0),
         header("header: metadata of numbers", &["header"], r#"{"__metadata__":{"format":1}}"#, 0),

@@ -52,10 +52,10 @@ pub(super) struct Pairs {
 
 /// Opens both models and aligns their names as a merge does.
 pub(super) fn find(base: &ModelReference, model: &ModelReference, options: &StudyOptions) -> Result<Pairs> {
-    let exclude = options
-        .exclude
-        .iter()
-        .map(|text| whole_name(text).map_err(|reason| Error::new(format!("`--exclude {text}` has no valid regular expression: {reason}"))));
+    let exclude = options.exclude.iter().map(|text| {
+        whole_name(text, options.exclude.len())
+            .map_err(|reason| Error::new(format!("`--exclude {text}` has no valid regular expression: {reason}")))
+    });
     let exclude: Vec<regex::Regex> = exclude.collect::<Result<_>>()?;
     let folders = [(options.working_directory.clone(), "the working directory")];
     let sources = [Source::open(base, &folders)?, Source::open(model, &folders)?];

@@ -8,7 +8,7 @@ use super::{Source, sources::position};
 use crate::recipe::{Entry, Layout, Parameters, Recipe, Slice};
 
 /// Greatest number of layers of an output; the layer count of a config.json is not to be trusted with the memory for them.
-const MAX_LAYERS: usize = 100_000;
+const MAX_LAYERS: usize = 10_000;
 
 /// A source of a run of layers.
 pub(super) struct SliceSource<'a> {

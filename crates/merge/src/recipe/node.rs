@@ -308,7 +308,7 @@ impl<'a> Builder<'a> {
                 self.left = left;
                 Ok(())
             }
-            None => Err(self.document.error(span, "too much for a recipe once its aliases are expanded", "")),
+            None => Err(self.document.error(span, "too much for a recipe (with what aliases stand for)", "")),
         }
     }
 
@@ -410,7 +410,7 @@ mod tests {
             let aliases = vec![format!("*a{}", i - 1); 10].join(", ");
             text += &format!("a{i}: &a{i} [{aliases}]\n");
         }
-        assert!(message(&text).contains("once its aliases are expanded"));
+        assert!(message(&text).contains("with what aliases stand for"));
         let mut deep = "a0: &a0 [x]\n".to_owned();
         for i in 1..200 {
             deep += &format!("a{i}: &a{i} [*a{}]\n", i - 1);

@@ -12,6 +12,8 @@ use crate::sparsifiers::{Rescale, Sparsify, complement};
 
 /// Greatest size of a compiled pattern of `exclude`, in bytes.
 const MAX_PATTERN: usize = 1 << 20;
+/// Greatest size of all of them together: compiling takes time, too.
+const MAX_PATTERNS: usize = 8 << 20;
 
 /// Reads `sparsify`; `none` is no sparsifier.
 pub(super) fn sparsify(context: &Context<'_>, node: &Node) -> Result<Option<Sparsify>> {
@@ -91,22 +93,25 @@ pub(super) fn exclude(context: &Context<'_>, fields: &Fields<'_>) -> Result<Vec<
         let message = format!("`exclude` is a list of regular expressions; found {}", node.described());
         return context.error(node.span, message, "such as `['.*classifier.*']`");
     };
-    items.iter().map(|item| pattern(context, item)).collect()
+    items.iter().map(|item| pattern(context, item, items.len())).collect()
 }
 
-fn pattern(context: &Context<'_>, node: &Node) -> Result<Spanned<regex::Regex>> {
+/// Compiles one of so many `patterns`.
+fn pattern(context: &Context<'_>, node: &Node, patterns: usize) -> Result<Spanned<regex::Regex>> {
     let Some(text) = node.text() else {
         return context.error(node.span, format!("a pattern of `exclude` is text; found {}", node.described()), "");
     };
-    match whole_name(text) {
+    match whole_name(text, patterns) {
         Ok(regex) => Ok(Spanned { value: regex, span: node.span }),
         Err(reason) => context.error(node.span, format!("`exclude` has no valid regular expression: {}", escaped(&reason)), ""),
     }
 }
 
-/// A regular expression that matches whole names only; where it cannot be compiled, the reason in one line.
-pub(crate) fn whole_name(text: &str) -> std::result::Result<regex::Regex, String> {
-    let compile = |pattern: &str| regex::RegexBuilder::new(pattern).size_limit(MAX_PATTERN).dfa_size_limit(MAX_PATTERN).build();
+/// A regular expression that matches whole names only, one of so many `patterns`, which together are bounded; where it cannot be
+/// compiled, the reason in one line.
+pub(crate) fn whole_name(text: &str, patterns: usize) -> std::result::Result<regex::Regex, String> {
+    let most = MAX_PATTERN.min(MAX_PATTERNS / patterns.max(1));
+    let compile = |pattern: &str| regex::RegexBuilder::new(pattern).size_limit(most).dfa_size_limit(most).build();
     // On its own first: `a)|(b` would be whole only between the parentheses.
     compile(text).and_then(|_| compile(&format!("^(?:{text})$"))).map_err(|error| {
         let reason = error.to_string();
