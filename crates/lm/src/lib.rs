@@ -1,0 +1,1 @@
+//! Running language models on candle: encoders, decoders, tokenizers, chat templates, generation, gradients.
