@@ -128,6 +128,16 @@ pub trait Backend {
     /// results and as answers kept from earlier runs are told apart.
     fn identity(&self) -> serde_json::Value;
 
+    /// The names of the head's outputs in their order, where the model says them (config.json's `id2label`).
+    fn labels(&self) -> Option<Vec<String>> {
+        None
+    }
+
+    /// The token that ends the model's turn, as text, where it is known: the end-of-sequence token of its tokenizer.
+    fn eos_token(&self) -> Option<String> {
+        None
+    }
+
     /// Answers all requests, in any order; `done(index, answer)` is called once for each, from the calling thread, as answers come.
     ///
     /// # Errors

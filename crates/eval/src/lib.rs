@@ -1,5 +1,25 @@
 //! Evaluation of language models: tasks as data, metrics with standard errors, a sandbox for model-written code, endpoints.
 
 mod backend;
+mod cache;
+mod data;
+mod endpoint;
+pub mod extract;
+mod judge;
+mod measure;
+pub mod metrics;
+mod report;
+mod requests;
+mod run;
+mod score;
+mod shots;
+pub mod task;
 
 pub use backend::{Answer, Backend, Finish, Message, Prompt, Request, Tokenisation};
+pub use cache::{AnswerFile, Cached};
+pub use data::{Data, Item};
+pub use endpoint::{ApiKey, Endpoint, EndpointOptions};
+pub use report::{Comparison, ItemRecord, TaskResult, comparisons};
+pub use run::{Evaluation, Executed, Executor, Progress, RunOptions, Stage};
+pub use shots::ShotsTaken;
+pub use task::Task;

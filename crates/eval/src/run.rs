@@ -1,0 +1,287 @@
+//! Running a task: read its items, ask the model, score, measure.
+
+use std::ops::Range;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use deltaic_checkpoint::{Error, Result};
+use serde_json::{Value, json};
+
+use crate::backend::{Answer, Backend, Request};
+use crate::data::{Data, Item};
+use crate::judge;
+use crate::measure::measure;
+use crate::report::{ItemRecord, TaskResult};
+use crate::requests::{Setting, requests};
+use crate::score::{Scored, Scorer};
+use crate::shots::ShotTexts;
+use crate::task::{Kind, Task};
+
+/// Runs programs that a model has written, apart from everything else.
+pub trait Executor {
+    /// Runs all programs, in any order; `done(index, outcome)` is called once for each, from the calling thread.
+    ///
+    /// # Errors
+    /// No program can be run here, or an error of `done`, after which no other is started.
+    fn execute(&self, programs: &[String], done: &mut dyn FnMut(usize, Executed) -> Result<()>) -> Result<()>;
+}
+
+/// What became of a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Executed {
+    /// It ran to its end without an exception.
+    Passed,
+    /// It was stopped at the limit of time.
+    TimedOut,
+    /// It did not pass, and why.
+    Failed(String),
+}
+
+/// What is being done, for a bar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// What the numbers count.
+    pub stage: Stage,
+    /// How many are done.
+    pub done: usize,
+    /// Of how many.
+    pub total: usize,
+}
+
+/// What is being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The model answers.
+    Asking,
+    /// Programs are run.
+    Executing,
+    /// The judge compares.
+    Judging,
+}
+
+/// How a task is run.
+pub struct RunOptions<'a> {
+    /// Only so many of the items, the first ones.
+    pub limit: Option<usize>,
+    /// Only these of the items, by their numbers from 0.
+    pub items: Option<Range<usize>>,
+    /// So many solved examples before each question.
+    pub shots: Option<usize>,
+    /// The file with the examples.
+    pub shots_file: Option<&'a Path>,
+    /// Examples are drawn by it; without it they are the first ones.
+    pub seed: Option<u64>,
+    /// The system's message in place of the task's.
+    pub system: Option<String>,
+    /// Whether prompts that are text are sent as a user's message.
+    pub as_chat: bool,
+    /// Runs programs, for tasks that execute.
+    pub executor: Option<&'a dyn Executor>,
+    /// Compares answers, for tasks that are judged.
+    pub judge: Option<&'a dyn Backend>,
+    /// The file with the reference's answers, for tasks that are judged.
+    pub reference: Option<&'a Path>,
+    /// Once true, the run ends with an error.
+    pub cancel: &'a AtomicBool,
+    /// Is told how far the run has come, from the calling thread.
+    pub progress: &'a dyn Fn(Progress),
+}
+
+/// A task with its items, read once and asked of any number of models.
+pub struct Evaluation<'a> {
+    task: &'a Task,
+    kind: Kind<'a>,
+    options: &'a RunOptions<'a>,
+    data: Data,
+    setting: Setting<'a>,
+}
+
+impl<'a> Evaluation<'a> {
+    /// Reads the task's items, and its shots where there are any, from `data` (a folder or a file).
+    ///
+    /// # Errors
+    /// Data that is missing or malformed, items that are not there, options that the task has no use for.
+    pub fn read(task: &'a Task, data: Option<&Path>, options: &'a RunOptions<'a>) -> Result<Self> {
+        let kind = task.kind()?;
+        let name = &task.task;
+        let Some(path) = data else {
+            let looked_for = task.data.files.join(", ");
+            return Err(Error::new(format!("{name}: where is its data?")).help(format!("--data DIR with one of {looked_for}")));
+        };
+        if options.system.is_some() && !matches!(kind, Kind::Generation(_) | Kind::AnswerNll(_) | Kind::PairwiseJudge(_)) {
+            return Err(Error::new(format!("{name}: this kind of task has no system message")).help("leave --system out"));
+        }
+        if options.as_chat && !matches!(kind, Kind::Generation(_)) {
+            return Err(Error::new(format!("{name}: only prompts of generation are sent as chat")).help("leave --chat out"));
+        }
+        if matches!(kind, Kind::Generation(generation) if generation.code.is_some()) && options.executor.is_none() {
+            return Err(Error::new(format!("{name}: the task runs programs, and there is nothing that runs them")));
+        }
+        if matches!(kind, Kind::PairwiseJudge(_)) && (options.judge.is_none() || options.reference.is_none()) {
+            return Err(Error::new(format!("{name}: the task needs a judge and a reference's answers"))
+                .help("--judge-endpoint URL --judge-model NAME --reference FILE"));
+        }
+        let mut data = Data::read(task, path)?;
+        data.items = chosen(name, data.items, options)?;
+        let shots = read_shots(task, kind, path, options)?;
+        let setting = Setting { shots, system: options.system.clone(), as_chat: options.as_chat, eos_token: None };
+        Ok(Self { task, kind, options, data, setting })
+    }
+
+    /// How many items there are.
+    pub fn items(&self) -> usize {
+        self.data.items.len()
+    }
+
+    /// The requests about all items, with the range of each item's.
+    ///
+    /// # Errors
+    /// An item that the task's templates do not fit.
+    pub fn requests(&mut self, eos_token: Option<String>) -> Result<(Vec<Request>, Vec<Range<usize>>)> {
+        self.setting.eos_token = eos_token;
+        let mut all = Vec::new();
+        let mut ranges = Vec::with_capacity(self.items());
+        for item in &self.data.items {
+            let start = all.len();
+            all.extend(requests(self.kind, &self.setting, item)?);
+            ranges.push(start..all.len());
+        }
+        Ok((all, ranges))
+    }
+
+    /// Asks a model about all items and scores its answers.
+    ///
+    /// # Errors
+    /// What the model or its connection refuses, answers that do not fit the task, or cancellation.
+    pub fn run(&mut self, backend: &dyn Backend) -> Result<TaskResult> {
+        let started = Instant::now();
+        let scorer = Scorer::new(self.kind, backend.labels().as_deref())?;
+        let (requests, ranges) = self.requests(backend.eos_token())?;
+        let answers = self.ask(backend, &requests, Stage::Asking)?;
+        let pairs = self.data.items.iter().zip(&ranges);
+        let mut scored: Vec<Scored> = pairs.map(|(item, range)| scorer.score(item, &answers[range.clone()])).collect::<Result<_>>()?;
+        let mut execution = self.execute(&mut scored)?;
+        if let (Kind::PairwiseJudge(spec), Some(judge), Some(reference)) = (self.kind, self.options.judge, self.options.reference) {
+            let asked = judge::Judged::read(spec, reference, &self.data.items, &scored)?;
+            let verdicts = self.ask(judge, &asked.requests, Stage::Judging)?;
+            asked.score(&verdicts, &mut scored)?;
+        }
+        let (metrics, headline) = measure(self.task, &scored)?;
+        let records = self.data.items.iter().zip(scored).zip(ranges).map(|((item, scored), range)| ItemRecord {
+            index: item.index,
+            id: item.id.clone(),
+            requests: requests[range].to_vec(),
+            gold: scored.gold,
+            answer: scored.answer,
+            prediction: scored.prediction,
+            numbers: scored.numbers,
+            program: execution.remove(&item.index),
+        });
+        let mut result = TaskResult::new(backend.name(), self.task, metrics, headline, records.collect());
+        result.seconds = started.elapsed().as_secs_f64();
+        result.details = self.details(backend);
+        Ok(result)
+    }
+
+    /// What a result records of how it came about.
+    fn details(&self, backend: &dyn Backend) -> Value {
+        let files = self.data.files.iter().map(|path| path.file_name().unwrap_or_default().to_string_lossy().into_owned());
+        let mut details = json!({"backend": backend.identity(), "files": files.collect::<Vec<_>>()});
+        if let Some(shots) = &self.setting.shots {
+            details["shots"] = json!(shots.taken(self.options.seed));
+        }
+        if self.data.skipped > 0 {
+            details["malformed_lines_passed_over"] = self.data.skipped.into();
+        }
+        if let (Some(judge), Some(reference)) = (self.options.judge, self.options.reference) {
+            details["judge"] = json!({"backend": judge.identity(), "reference": reference.file_name().map(|name| name.to_string_lossy())});
+        }
+        details
+    }
+
+    fn ask(&self, backend: &dyn Backend, requests: &[Request], stage: Stage) -> Result<Vec<Answer>> {
+        let mut answers: Vec<Option<Answer>> = vec![None; requests.len()];
+        let mut done = 0;
+        (self.options.progress)(Progress { stage, done, total: requests.len() });
+        backend.answer(requests, &mut |index, answer| {
+            self.check_cancelled()?;
+            let place = answers.get_mut(index).ok_or_else(|| Error::new(format!("an answer to question {index}, which was not asked")))?;
+            done += usize::from(place.is_none());
+            *place = Some(answer);
+            (self.options.progress)(Progress { stage, done, total: requests.len() });
+            Ok(())
+        })?;
+        self.check_cancelled()?;
+        let missing = |(at, answer): (usize, Option<Answer>)| {
+            answer.ok_or_else(|| Error::new(format!("{}: question {at} of {} was not answered", backend.name(), requests.len())))
+        };
+        answers.into_iter().enumerate().map(missing).collect()
+    }
+
+    /// Runs the programs that there are; what became of each, by its item's number, for records.
+    fn execute(&self, scored: &mut [Scored]) -> Result<std::collections::HashMap<usize, Value>> {
+        let mut outcomes = std::collections::HashMap::new();
+        let programs: Vec<String> = scored.iter().filter_map(|scored| scored.program.clone()).collect();
+        let Some(executor) = self.options.executor.filter(|_| !programs.is_empty()) else { return Ok(outcomes) };
+        if programs.len() != scored.len() {
+            return Err(Error::new(format!("{} programs of {} items", programs.len(), scored.len())));
+        }
+        let (stage, total) = (Stage::Executing, programs.len());
+        let mut done = 0;
+        executor.execute(&programs, &mut |index, outcome| {
+            self.check_cancelled()?;
+            let (said, passed, timed_out) = match &outcome {
+                Executed::Passed => ("passed".to_owned(), true, false),
+                Executed::TimedOut => ("timed out".to_owned(), false, true),
+                Executed::Failed(why) => (format!("failed: {why}"), false, false),
+            };
+            let (Some(place), Some(item)) = (scored.get_mut(index), self.data.items.get(index)) else { return Ok(()) };
+            place.numbers.extend([("pass@1".to_owned(), f64::from(passed)), ("timed_out".to_owned(), f64::from(timed_out))]);
+            outcomes.insert(item.index, json!(said));
+            done += 1;
+            (self.options.progress)(Progress { stage, done, total });
+            Ok(())
+        })?;
+        Ok(outcomes)
+    }
+
+    fn check_cancelled(&self) -> Result<()> {
+        if self.options.cancel.load(Ordering::Relaxed) { Err(Error::new("cancelled")) } else { Ok(()) }
+    }
+}
+
+/// The items that are asked about.
+fn chosen(task: &str, items: Vec<Item>, options: &RunOptions<'_>) -> Result<Vec<Item>> {
+    let count = items.len();
+    let range = options.items.clone().unwrap_or(0..count);
+    if range.start >= range.end || range.end > count {
+        return Err(Error::new(format!("{task}: items {}..{} of {count}", range.start, range.end)).help("A..B counts from 0, without B"));
+    }
+    let limit = options.limit.unwrap_or(usize::MAX);
+    if limit == 0 {
+        return Err(Error::new(format!("{task}: a limit of no items")));
+    }
+    Ok(items.into_iter().skip(range.start).take((range.end - range.start).min(limit)).collect())
+}
+
+/// The solved examples that the options and the task ask for.
+fn read_shots<'a>(task: &'a Task, kind: Kind<'a>, data: &Path, options: &RunOptions<'_>) -> Result<Option<ShotTexts<'a>>> {
+    let asked_for = options.shots.is_some_and(|count| count > 0) || options.shots_file.is_some();
+    let Some(spec) = &task.shots else {
+        return match asked_for {
+            false => Ok(None),
+            true => {
+                Err(Error::new(format!("{}: the task has no shots; its protocol is always the same", task.task)).help("leave --shots out"))
+            }
+        };
+    };
+    let wanted = options.shots.or((options.shots_file.is_none() || spec.count > 0).then_some(spec.count));
+    if wanted == Some(0) {
+        return Ok(None);
+    }
+    let examples = Data::read_shots(task, spec, options.shots_file, Some(data))?;
+    // Of a file that is given by itself all are taken, unless the task says how many.
+    let count = wanted.unwrap_or(examples.items.len());
+    ShotTexts::new(kind, spec, examples, count, options.seed).map(Some)
+}

@@ -1,0 +1,233 @@
+//! Reading a task's file: what serde checks, and what it cannot.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use deltaic_checkpoint::{Context, Error, Result, shorten};
+use regex::Regex;
+use serde::{Deserialize, Deserializer};
+
+use super::{ClassificationMetric, Expression, Headline, Kind, Task, Template};
+use crate::task::ChoiceMetric;
+
+/// Greatest task file in bytes.
+const MAX_BYTES: u64 = 1 << 20;
+/// Most tokens that a task can ask for in one generation.
+const MAX_NEW_TOKENS: usize = 1 << 20;
+
+impl<'de> Deserialize<'de> for Headline {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Names;
+        impl<'de> serde::de::Visitor<'de> for Names {
+            type Value = Headline;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a metric's name or a list of them")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> std::result::Result<Headline, E> {
+                Ok(Headline(vec![name.to_owned()]))
+            }
+
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut names: A) -> std::result::Result<Headline, A::Error> {
+                let mut headline = Vec::new();
+                while let Some(name) = names.next_element()? {
+                    headline.push(name);
+                }
+                Ok(Headline(headline))
+            }
+        }
+        deserializer.deserialize_any(Names)
+    }
+}
+
+pub(super) fn number_of_kinds(task: &str, several: bool) -> Error {
+    let found = if several { "several" } else { "none" };
+    Error::new(format!("{}: expected one kind of task, found {found}", shorten(task)))
+        .help("give exactly one of classification, multiple_choice, generation, answer_nll, perplexity, pairwise_judge")
+}
+
+impl Task {
+    /// Reads a task's file.
+    ///
+    /// # Errors
+    /// The file cannot be read, is too large, or says what [`Self::parse`] refuses.
+    pub fn read(path: &Path) -> Result<Self> {
+        let file = File::open(path).context("opening the task", path)?;
+        let mut text = String::new();
+        file.take(MAX_BYTES + 1).read_to_string(&mut text).context("reading the task", path)?;
+        if text.len() as u64 > MAX_BYTES {
+            return Err(Error::new(format!("{}: a task file has at most {MAX_BYTES} bytes", path.display())));
+        }
+        Self::parse(&path.display().to_string(), &text)
+    }
+
+    /// Reads the text of a task's file; `name` stands for the file in messages.
+    ///
+    /// # Errors
+    /// What is no YAML, an unknown or missing key (with line, and the key that was meant), a template, expression or pattern that cannot
+    /// be parsed, a metric that the kind of task does not have.
+    pub fn parse(name: &str, text: &str) -> Result<Self> {
+        let task: Self = serde_saphyr::from_str(text).map_err(|error| describe(name, text, &error))?;
+        let check = Checker { name };
+        let kind = task.kind().map_err(|error| error.within(Path::new(name)))?;
+        check.files(&task)?;
+        let metrics = check.kind(kind)?;
+        if let Some(unknown) = task.headline.0.iter().find(|name| !metrics.contains(name)) {
+            let message = format!("{name}: the headline `{}` is no metric of this task", shorten(unknown));
+            return Err(Error::new(message).help(format!("it has {}", metrics.join(", "))));
+        }
+        Ok(task)
+    }
+}
+
+struct Checker<'a> {
+    name: &'a str,
+}
+
+impl Checker<'_> {
+    fn wrong(&self, line: u64, what: &str) -> Error {
+        Error::new(format!("{}:{line}: {what}", self.name))
+    }
+
+    fn templates<'t>(&self, templates: impl IntoIterator<Item = Option<&'t Template>>) -> Result<()> {
+        templates.into_iter().flatten().try_for_each(|template| template.check().map_err(|what| self.wrong(template.line(), &what)))
+    }
+
+    fn expressions<'t>(&self, expressions: impl IntoIterator<Item = Option<&'t Expression>>) -> Result<()> {
+        expressions.into_iter().flatten().try_for_each(|expression| expression.check().map_err(|what| self.wrong(expression.line(), &what)))
+    }
+
+    fn pattern(&self, pattern: &str) -> Result<()> {
+        let error = Regex::new(pattern).map(drop);
+        error.map_err(|error| Error::new(format!("{}: the pattern `{}`: {error}", self.name, shorten(pattern))))
+    }
+
+    fn files(&self, task: &Task) -> Result<()> {
+        let data = &task.data;
+        self.templates([data.id.as_ref()])?;
+        self.expressions([data.keep.as_ref(), data.each.as_ref()])?;
+        self.expressions(data.define.0.iter().map(|(_, expression)| Some(expression)))?;
+        if data.files.is_empty() {
+            return Err(Error::new(format!("{}: data.files is empty; expected the names of the task's files", self.name)));
+        }
+        if let Some((field, value)) = data.columns.iter().find(|(_, value)| !value.is_string() && !value.is_i64()) {
+            let message = format!("{}: data.columns.{}: expected a name or a number, found {value}", self.name, shorten(field));
+            return Err(Error::new(message));
+        }
+        self.expressions([task.shots.as_ref().and_then(|shots| shots.group.as_ref())])
+    }
+
+    /// Checks what a kind says; the names of its metrics.
+    fn kind(&self, kind: Kind<'_>) -> Result<Vec<String>> {
+        let of_this_file = |error: Error| error.within(Path::new(self.name));
+        match kind {
+            Kind::Classification(spec) => {
+                self.templates([Some(&spec.text), spec.pair.as_ref(), Some(&spec.label)])?;
+                let regression = [ClassificationMetric::Pearson, ClassificationMetric::Spearman];
+                if let Some(metric) = spec.metrics.iter().find(|metric| regression.contains(metric) == spec.labels.is_some()) {
+                    let what = if spec.labels.is_some() { "a task with labels" } else { "a regression (a task without labels)" };
+                    return Err(Error::new(format!("{}: {} is no metric of {what}", self.name, metric.name())));
+                }
+                if spec.labels.as_ref().is_some_and(|labels| labels.len() < 2 || labels.iter().any(Vec::is_empty)) {
+                    return Err(Error::new(format!("{}: expected at least two labels with a name each", self.name)));
+                }
+                Ok(spec.metrics.iter().map(|metric| metric.name().to_owned()).collect())
+            }
+            Kind::MultipleChoice(spec) => {
+                self.templates([spec.preamble.as_ref(), spec.context.as_ref(), spec.continuation.as_ref()])?;
+                self.expressions([&spec.choices, &spec.contexts, &spec.gold, &spec.truths].map(Option::as_ref))?;
+                self.choices(spec)?;
+                Ok(spec.metrics.iter().map(|metric| metric.name().to_owned()).collect())
+            }
+            Kind::Generation(spec) => self.generation(spec),
+            Kind::AnswerNll(spec) => {
+                self.templates([Some(&spec.prompt), Some(&spec.answer)])?;
+                Ok(["nll", "perplexity"].map(str::to_owned).to_vec())
+            }
+            Kind::Perplexity(spec) => {
+                self.templates([Some(&spec.text), spec.counted.as_ref()])?;
+                Ok(["word_perplexity", "byte_perplexity", "bits_per_byte", "nll"].map(str::to_owned).to_vec())
+            }
+            Kind::PairwiseJudge(spec) => {
+                self.templates([&spec.prompt, &spec.key, &spec.reference, &spec.judge].map(Some))?;
+                self.pattern(&spec.verdict)?;
+                self.tokens(spec.max_new_tokens.max(spec.judge_tokens)).map_err(of_this_file)?;
+                Ok(["win_rate", "unreadable"].map(str::to_owned).to_vec())
+            }
+        }
+    }
+
+    fn choices(&self, spec: &super::MultipleChoice) -> Result<()> {
+        let wrong = |what: &str| Err(Error::new(format!("{}: multiple_choice: {what}", self.name)));
+        match (&spec.context, &spec.choices, &spec.contexts, &spec.continuation) {
+            (Some(_), Some(_), None, None) | (None, None, Some(_), Some(_)) => {}
+            _ => return wrong("expected either context and choices, or contexts and continuation"),
+        }
+        if spec.metrics.contains(&ChoiceMetric::Mass) && spec.truths.is_none() {
+            return wrong("mass needs truths");
+        }
+        if spec.metrics.iter().any(|&metric| metric != ChoiceMetric::Mass) && spec.gold.is_none() {
+            return wrong("acc needs gold");
+        }
+        Ok(())
+    }
+
+    fn generation(&self, spec: &super::Generation) -> Result<Vec<String>> {
+        self.templates([Some(&spec.prompt), spec.answer.as_ref(), spec.code.as_ref().map(|code| &code.program)])?;
+        self.tokens(spec.max_new_tokens)?;
+        let mut metrics: Vec<String> = Vec::new();
+        for score in &spec.scores {
+            let place = format!("{}: generation.scores: {}", self.name, shorten(&score.metric));
+            if score.protocol.is_some() && score.regex.is_some() {
+                return Err(Error::new(format!("{place}: expected a protocol or a regex, found both")));
+            }
+            if spec.answer.is_none() {
+                return Err(Error::new(format!("{place}: there is no answer to compare with")).help("give generation.answer"));
+            }
+            score.regex.iter().chain(&score.ignore).try_for_each(|pattern| self.pattern(pattern))?;
+            metrics.push(score.metric.clone());
+            if score.protocol.is_some() {
+                metrics.push("no_answer".to_owned());
+            }
+        }
+        if spec.code.is_some() {
+            metrics.extend(["pass@1".to_owned(), "timed_out".to_owned()]);
+        }
+        Ok(metrics)
+    }
+
+    fn tokens(&self, tokens: usize) -> Result<()> {
+        if (1..=MAX_NEW_TOKENS).contains(&tokens) {
+            return Ok(());
+        }
+        Err(Error::new(format!("{}: expected 1 to {MAX_NEW_TOKENS} new tokens, found {tokens}", self.name)))
+    }
+}
+
+/// The message of the YAML reader in deltaic's form, with a suggestion where a key is nearly a known one.
+fn describe(name: &str, text: &str, error: &serde_saphyr::Error) -> Error {
+    let error = error.without_snippet();
+    let message = error.to_string();
+    let Some(location) = error.location() else { return Error::new(format!("{name}: {message}")) };
+    let (line, column) = (location.line(), location.column());
+    let said = message.split(" at line ").next().unwrap_or(&message);
+    let shown = text.lines().nth(line.saturating_sub(1) as usize).unwrap_or_default();
+    let number = line.to_string();
+    let caret = " ".repeat((column.saturating_sub(1) as usize).min(200));
+    let help = suggestion(said);
+    let full = format!("{name}:{line}: {said}\n  {number} | {}\n  {} | {caret}^", shorten(shown), " ".repeat(number.len()));
+    match help {
+        Some(meant) => Error::new(full).help(format!("did you mean `{meant}`?")),
+        None => Error::new(full),
+    }
+}
+
+/// Of "unknown field `x`, expected one of `a`, `b`": the known one nearest to x, if it is near.
+fn suggestion(message: &str) -> Option<String> {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let unknown = quoted.next().filter(|_| message.starts_with("unknown"))?;
+    let nearest = quoted.min_by_key(|known| strsim::damerau_levenshtein(unknown, known))?;
+    (strsim::damerau_levenshtein(unknown, nearest) <= 1 + unknown.len() / 4).then(|| nearest.to_owned())
+}

@@ -1,0 +1,174 @@
+//! Templates and expressions over the fields of an item: Jinja as minijinja has it, with the few filters that data sets need.
+
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
+use deltaic_checkpoint::{Error, Result, shorten};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Kwargs, ValueKind};
+use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
+use regex::Regex;
+use serde::Deserialize;
+use serde_saphyr::Spanned;
+
+use super::wikitext;
+use crate::extract::python::strip;
+
+/// Most steps of one template or expression, so that none runs without end.
+const MAX_STEPS: u64 = 10_000_000;
+
+/// The one environment: no loader, so that a template names no file; a field that is not there is an error, not an empty text.
+static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+    if let Ok(syntax) = SyntaxConfig::builder().keep_trailing_newline(true).build() {
+        environment.set_syntax(syntax);
+    }
+    environment.set_fuel(Some(MAX_STEPS));
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.add_filter("strip", |text: String| strip(&text).to_owned());
+    environment.add_filter("regex_replace", regex_replace);
+    environment.add_filter("position", position);
+    environment.add_filter("find", find);
+    environment.add_filter("pages", |text: String| wikitext::pages(&text));
+    environment.add_filter("wikitext_detokenise", |text: String| wikitext::detokenise(&text));
+    environment
+});
+
+/// A compiled pattern; patterns stand in task files, so there are few, and each is compiled once.
+fn pattern(pattern: &str) -> std::result::Result<Regex, minijinja::Error> {
+    static COMPILED: LazyLock<Mutex<HashMap<String, Regex>>> = LazyLock::new(Mutex::default);
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(regex) = compiled.get(pattern) {
+        return Ok(regex.clone());
+    }
+    let regex = Regex::new(pattern).map_err(|error| minijinja::Error::new(ErrorKind::InvalidOperation, error.to_string()))?;
+    // A pattern made of an item's text would be another for each: those are not kept.
+    if compiled.len() < 256 {
+        compiled.insert(pattern.to_owned(), regex.clone());
+    }
+    Ok(regex)
+}
+
+/// `text | regex_replace(pattern, with)`: every match, from left to right; `$1` in `with` is a group.
+fn regex_replace(text: String, from: &str, with: &str) -> std::result::Result<String, minijinja::Error> {
+    Ok(pattern(from)?.replace_all(&text, with).into_owned())
+}
+
+/// `list | position(value)`: where a value first stands in a list; an error where it does not.
+fn position(list: Value, wanted: Value, options: Kwargs) -> std::result::Result<usize, minijinja::Error> {
+    options.assert_all_used()?;
+    let found = list.try_iter()?.position(|value| value == wanted);
+    found.ok_or_else(|| minijinja::Error::new(ErrorKind::InvalidOperation, format!("{wanted} does not stand in {list}")))
+}
+
+/// `text | find(what)`: where a text first stands in another, in characters; an error where it does not.
+fn find(text: &str, what: &str) -> std::result::Result<usize, minijinja::Error> {
+    let found = text.find(what).map(|at| text[..at].chars().count());
+    found.ok_or_else(|| minijinja::Error::new(ErrorKind::InvalidOperation, format!("`{what}` does not stand in `{}`", shorten(text))))
+}
+
+/// A template as a task file has it, such as `Question: {{ question }}`, with its place in the file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Template(Spanned<String>);
+
+impl Template {
+    /// The template's text.
+    pub fn source(&self) -> &str {
+        &self.0.value
+    }
+
+    /// The line of the task file in which it begins.
+    pub fn line(&self) -> u64 {
+        self.0.referenced.line()
+    }
+
+    /// Whether the text says the name of a field or variable.
+    pub fn mentions(&self, name: &str) -> bool {
+        self.source().contains(name)
+    }
+
+    /// Whether it can be parsed, before there is an item.
+    pub(super) fn check(&self) -> std::result::Result<(), String> {
+        ENVIRONMENT.template_from_str(self.source()).map(drop).map_err(|error| describe(&error))
+    }
+
+    /// The text for an item.
+    ///
+    /// # Errors
+    /// A field that the item does not have, or an operation that its value does not allow.
+    pub fn render(&self, values: &Value) -> Result<String> {
+        let rendered = ENVIRONMENT.template_from_str(self.source()).and_then(|template| template.render(values));
+        rendered.map_err(|error| Error::new(format!("the template `{}`: {}", shorten(self.source()), describe(&error))))
+    }
+}
+
+/// An expression as a task file has it, such as `choices.label | position(answerKey)`, with its place in the file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(transparent)]
+pub struct Expression(Spanned<String>);
+
+impl Expression {
+    /// The expression's text.
+    pub fn source(&self) -> &str {
+        &self.0.value
+    }
+
+    /// The line of the task file in which it begins.
+    pub fn line(&self) -> u64 {
+        self.0.referenced.line()
+    }
+
+    /// Whether it can be parsed, before there is an item.
+    pub(super) fn check(&self) -> std::result::Result<(), String> {
+        ENVIRONMENT.compile_expression(self.source()).map(drop).map_err(|error| describe(&error))
+    }
+
+    /// The value for an item.
+    ///
+    /// # Errors
+    /// A field that the item does not have, or an operation that its value does not allow.
+    pub fn evaluate(&self, values: &Value) -> Result<Value> {
+        let failed = |what: &str| Error::new(format!("the expression `{}`: {what}", shorten(self.source())));
+        let value = ENVIRONMENT.compile_expression(self.source()).and_then(|expression| expression.eval(values));
+        let value = value.map_err(|error| failed(&describe(&error)))?;
+        if value.is_undefined() { Err(failed("there is no such field")) } else { Ok(value) }
+    }
+
+    /// The value as a list of texts.
+    ///
+    /// # Errors
+    /// As [`Self::evaluate`], and a value that is no list of texts or numbers.
+    pub fn texts(&self, values: &Value) -> Result<Vec<String>> {
+        let value = self.evaluate(values)?;
+        let no_list = || Error::new(format!("the expression `{}`: expected a list, found {}", shorten(self.source()), value.kind()));
+        if value.kind() == ValueKind::String || value.kind() == ValueKind::Map {
+            return Err(no_list());
+        }
+        Ok(value.try_iter().map_err(|_| no_list())?.map(|text| text.to_string()).collect())
+    }
+
+    /// The value as an index below `count`.
+    ///
+    /// # Errors
+    /// As [`Self::evaluate`], and a value that is no whole number below `count`.
+    pub fn index(&self, values: &Value, count: usize) -> Result<usize> {
+        let value = self.evaluate(values)?;
+        let index = value.as_usize().or_else(|| value.as_str().and_then(|text| text.parse().ok()));
+        index.filter(|&index| index < count).ok_or_else(|| {
+            Error::new(format!("the expression `{}`: expected an index below {count}, found {value}", shorten(self.source())))
+        })
+    }
+}
+
+fn describe(error: &minijinja::Error) -> String {
+    let mut text = error.kind().to_string();
+    if let Some(detail) = error.detail() {
+        text += &format!(": {}", shorten(detail));
+    }
+    match error.line() {
+        Some(line) if line > 1 => format!("{text} (its line {line})"),
+        _ => text,
+    }
+}
