@@ -40,7 +40,6 @@ struct ChatMessage {
 
 #[derive(Debug, Deserialize)]
 struct Usage {
-    prompt_tokens: Option<usize>,
     completion_tokens: Option<usize>,
 }
 
@@ -153,13 +152,12 @@ fn no_greatest() -> Error {
     Error::new("the endpoint does not say which tokens are the most likely ones (`top_logprobs`)").help(NO_ECHO)
 }
 
-/// How many of the tokens are the prompt's: as the server says, else all but the one that was asked for.
+/// How many of the tokens are the prompt's: all but those generated, of which one was asked for.
+///
+/// Not `usage.prompt_tokens`: llama-cpp-python counts a BOS there that its lists do not have.
 fn prompt_tokens(tokens: &[String], usage: Option<&Usage>) -> usize {
-    let all_but_last = tokens.len().saturating_sub(1);
-    match usage.and_then(|usage| usage.prompt_tokens) {
-        Some(count) if count == tokens.len() || count == all_but_last => count,
-        _ => all_but_last,
-    }
+    let generated = usage.and_then(|usage| usage.completion_tokens).filter(|&count| count <= 1).unwrap_or(1);
+    tokens.len().saturating_sub(generated)
 }
 
 /// The sum over the tokens from `first` on.
