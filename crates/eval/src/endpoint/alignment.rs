@@ -38,7 +38,10 @@ fn is_joined(tokens: &[String], full: &str) -> bool {
 fn by_offset(tokens: &[String], offsets: &[usize], full: &str) -> Option<(usize, Vec<usize>)> {
     // The byte at which each character begins, and the end.
     let bytes: Vec<usize> = full.char_indices().map(|(at, _)| at).chain([full.len()]).collect();
-    (0..=MAX_PREFIX.min(tokens.len().saturating_sub(1))).find_map(|prefix| {
+    // What is the text's own beginning is no special token in front of it.
+    let is_special = |token: &&String| shows_its_text(token) && !full.starts_with(token.as_str());
+    let most = tokens.iter().take(MAX_PREFIX.min(tokens.len().saturating_sub(1))).take_while(is_special).count();
+    (0..=most).find_map(|prefix| {
         let starts: Vec<usize> = offsets[prefix..].iter().map(|&offset| offset.checked_sub(offsets[prefix])).collect::<Option<_>>()?;
         let fits = |(token, &start): (&String, &usize)| {
             bytes.get(start).is_some_and(|&byte| !shows_its_text(token) || full[byte..].starts_with(token.as_str()))

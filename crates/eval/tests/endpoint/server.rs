@@ -212,8 +212,8 @@ pub fn text_after(prompt: &str) -> String {
 }
 
 /// The logarithm that the server's model gives a token after so many characters.
-pub fn logprob(token: &str, start: usize) -> f64 {
-    -((token.len() * 7 + start * 3) % 11) as f64 / 4.0 - 0.25
+fn logprob(token: &str, start: usize) -> f64 {
+    -0.25 - ((token.len() * 7 + start * 3) % 11) as f64 / 4.0
 }
 
 fn answer(seen: &Seen) -> Value {
@@ -228,8 +228,7 @@ fn answer(seen: &Seen) -> Value {
     }
     let mut tokens = words(&seen.prompt);
     tokens.push(" next".to_owned());
-    let mut start = 0;
-    let starts: Vec<usize> = tokens.iter().map(|token| std::mem::replace(&mut start, start + token.chars().count())).collect();
+    let starts: Vec<usize> = (0..tokens.len()).map(|at| tokens[..at].concat().chars().count()).collect();
     let mut logprobs: Vec<Value> = tokens.iter().zip(&starts).map(|(token, &start)| json!(logprob(token, start))).collect();
     let mut top: Vec<Value> = tokens.iter().zip(&logprobs).map(|(token, logprob)| json!({ token: logprob })).collect();
     (logprobs[0], top[0]) = (Value::Null, Value::Null);
