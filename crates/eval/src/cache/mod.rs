@@ -59,12 +59,8 @@ impl<B: Backend> Cached<B> {
         self.backend.answer(&asked.requests, &mut |at, answer| {
             self.asked.fetch_add(1, Ordering::Relaxed);
             self.keep(asked.keys[at], &answer)?;
-            let (&first, equal) = asked.indices[at].split_first().expect("a request is asked for somebody");
-            self.reused.fetch_add(equal.len(), Ordering::Relaxed);
-            for &index in equal {
-                done(index, answer.clone())?;
-            }
-            done(first, answer)
+            self.reused.fetch_add(asked.indices[at].len() - 1, Ordering::Relaxed);
+            asked.indices[at].iter().try_for_each(|&index| done(index, answer.clone()))
         })
     }
 }

@@ -48,9 +48,12 @@ struct Usage {
 struct LogProbabilities {
     tokens: Option<Vec<String>>,
     token_logprobs: Option<Vec<Option<f64>>>,
-    top_logprobs: Option<Vec<Option<BTreeMap<String, Option<f64>>>>>,
+    top_logprobs: Option<Vec<Option<Likeliest>>>,
     text_offset: Option<Vec<usize>>,
 }
+
+/// The most likely tokens at one place, and the one that is there.
+type Likeliest = BTreeMap<String, Option<f64>>;
 
 /// The tokens of an echoed prompt, without the generated one.
 #[derive(Debug)]

@@ -128,9 +128,13 @@ impl Transport {
                 &format!("no answer in time ({what})"),
                 "see whether the server works on the calls at all; fewer at a time, or a longer time-out, may help",
             )),
-            ureq::Error::HostNotFound if !self.answered.load(Ordering::Relaxed) => {
+            _ if is_unknown_host(&error) && !self.answered.load(Ordering::Relaxed) => {
                 Failure::lasting(failed("the host is not known", "see whether the address is right"))
             }
+            _ if is_tls(&error) => Failure::lasting(failed(
+                &error.to_string(),
+                "https needs the server's certificate to be trusted on this machine (package ca-certificates, or $SSL_CERT_FILE)",
+            )),
             ureq::Error::Io(_)
             | ureq::Error::ConnectionFailed
             | ureq::Error::HostNotFound
@@ -139,10 +143,6 @@ impl Transport {
             ureq::Error::BodyExceedsLimit(limit) => {
                 Failure::lasting(failed(&format!("the answer is longer than {limit} bytes"), "see whether this is a server of models"))
             }
-            ureq::Error::Rustls(_) | ureq::Error::Tls(_) => Failure::lasting(failed(
-                &error.to_string(),
-                "https needs the server's certificate to be trusted on this machine (package ca-certificates, or $SSL_CERT_FILE)",
-            )),
             _ => Failure::lasting(failed(&error.to_string(), "see whether the address is right")),
         }
     }
@@ -194,6 +194,24 @@ impl Transport {
 }
 
 const NO_JSON: &str = "see whether this is the address of a server with OpenAI's interface";
+
+/// Whether no certificate could be agreed on; what happens within a handshake comes as an I/O error.
+fn is_tls(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::Rustls(_) | ureq::Error::Tls(_) => true,
+        ureq::Error::Io(error) => error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()),
+        _ => false,
+    }
+}
+
+/// Whether the host has no address. The standard library has no kind of error for that.
+fn is_unknown_host(error: &ureq::Error) -> bool {
+    match error {
+        ureq::Error::HostNotFound => true,
+        ureq::Error::Io(error) => error.to_string().starts_with("failed to lookup address"),
+        _ => false,
+    }
+}
 
 /// A foreign text in a message: bounded, on one line, nothing in it that controls a terminal.
 fn shown(text: &str) -> String {
