@@ -145,7 +145,12 @@ fn answers_under_way_are_taken_in_when_another_request_fails() {
     let server = Server::start(|seen| if seen.prompt == "question 3" { Reply::Status(400, "", String::new()) } else { Reply::Answer });
     let endpoint = Endpoint::new(patient(&server)).unwrap();
     let mut count = 0;
-    endpoint.answer(&requests(50), &mut |_, _| Ok(count += 1)).unwrap_err();
+    endpoint
+        .answer(&requests(50), &mut |_, _| {
+            count += 1;
+            Ok(())
+        })
+        .unwrap_err();
     assert_eq!(count, server.answered().len());
 }
 

@@ -60,11 +60,13 @@ pub struct Server {
     life: Option<Life>,
 }
 
+/// Its lock is held while an answer is written.
+type Connection = (Arc<Mutex<()>>, TcpStream);
+
 /// From one start to the next stop.
 struct Life {
     ended: Arc<AtomicBool>,
-    /// The lock of a connection is held while an answer is written.
-    connections: Arc<Mutex<Vec<(Arc<Mutex<()>>, TcpStream)>>>,
+    connections: Arc<Mutex<Vec<Connection>>>,
     accepting: JoinHandle<()>,
 }
 
@@ -111,7 +113,7 @@ impl Server {
 
     fn live(&mut self, listener: TcpListener) {
         let ended = Arc::new(AtomicBool::new(false));
-        let connections: Arc<Mutex<Vec<(Arc<Mutex<()>>, TcpStream)>>> = Arc::default();
+        let connections: Arc<Mutex<Vec<Connection>>> = Arc::default();
         let (script, books) = (self.script.clone(), self.books.clone());
         let accepting = std::thread::spawn({
             let (ended, connections) = (ended.clone(), connections.clone());
