@@ -8,7 +8,7 @@ use regex::Regex;
 use serde_json::json;
 
 use crate::backend::{Answer, Request};
-use crate::data::{Item, read_file};
+use crate::data::{Data, Item};
 use crate::metrics::Preference;
 use crate::requests::verdicts;
 use crate::score::Scored;
@@ -28,7 +28,7 @@ impl Judged {
     /// The reference file cannot be read, or lacks an item's answer.
     pub fn read(task: &PairwiseJudge, reference: &Path, items: &[Item], scored: &[Scored]) -> Result<Self> {
         let mut answers = HashMap::new();
-        for row in read_file(reference)? {
+        for row in Data::read_any(reference)? {
             let texts = || Ok((task.key.render(&row.fields)?, task.reference.render(&row.fields)?));
             let (key, answer) = texts().map_err(|error: Error| error.within(Path::new(&row.place)))?;
             answers.insert(key, answer);

@@ -4,7 +4,9 @@ mod backend;
 mod cache;
 mod data;
 mod endpoint;
+mod execute;
 pub mod extract;
+pub mod harness_results;
 mod judge;
 mod measure;
 pub mod metrics;
@@ -19,6 +21,7 @@ pub use backend::{Answer, Backend, Finish, Message, Prompt, Request, Tokenisatio
 pub use cache::{AnswerFile, Cached};
 pub use data::{Data, Item};
 pub use endpoint::{ApiKey, Endpoint, EndpointOptions};
+pub use execute::SandboxedPython;
 pub use report::{Comparison, ItemRecord, TaskResult, comparisons};
 pub use run::{Evaluation, Executed, Executor, Progress, RunOptions, Stage};
 pub use shots::ShotsTaken;

@@ -20,11 +20,11 @@ use crate::task::{Kind, Task};
 
 /// Runs programs that a model has written, apart from everything else.
 pub trait Executor {
-    /// Runs all programs, in any order; `done(index, outcome)` is called once for each, from the calling thread.
+    /// Runs all programs; what became of each, in their order. `progress` hears how many have ended, from any thread.
     ///
     /// # Errors
-    /// No program can be run here, or an error of `done`, after which no other is started.
-    fn execute(&self, programs: &[String], done: &mut dyn FnMut(usize, Executed) -> Result<()>) -> Result<()>;
+    /// No program can be run here, or `cancel` was set.
+    fn execute(&self, programs: &[String], cancel: &AtomicBool, progress: &(dyn Fn(usize) + Sync)) -> Result<Vec<Executed>>;
 }
 
 /// What became of a program.
@@ -84,8 +84,28 @@ pub struct RunOptions<'a> {
     pub reference: Option<&'a Path>,
     /// Once true, the run ends with an error.
     pub cancel: &'a AtomicBool,
-    /// Is told how far the run has come, from the calling thread.
-    pub progress: &'a dyn Fn(Progress),
+    /// Is told how far the run has come, from any thread.
+    pub progress: &'a (dyn Fn(Progress) + Sync),
+}
+
+impl<'a> RunOptions<'a> {
+    /// All items with the task's own shots, and nothing that is told.
+    pub fn new(cancel: &'a AtomicBool) -> Self {
+        Self {
+            limit: None,
+            items: None,
+            shots: None,
+            shots_file: None,
+            seed: None,
+            system: None,
+            as_chat: false,
+            executor: None,
+            judge: None,
+            reference: None,
+            cancel,
+            progress: &|_| {},
+        }
+    }
 }
 
 /// A task with its items, read once and asked of any number of models.
@@ -228,21 +248,17 @@ impl<'a> Evaluation<'a> {
             return Err(Error::new(format!("{} programs of {} items", programs.len(), scored.len())));
         }
         let (stage, total) = (Stage::Executing, programs.len());
-        let mut done = 0;
-        executor.execute(&programs, &mut |index, outcome| {
-            self.check_cancelled()?;
-            let (said, passed, timed_out) = match &outcome {
+        let progress = |done| (self.options.progress)(Progress { stage, done, total });
+        let executed = executor.execute(&programs, self.options.cancel, &progress)?;
+        for ((outcome, scored), item) in executed.into_iter().zip(scored).zip(&self.data.items) {
+            let (said, passed, timed_out) = match outcome {
                 Executed::Passed => ("passed".to_owned(), true, false),
                 Executed::TimedOut => ("timed out".to_owned(), false, true),
                 Executed::Failed(why) => (format!("failed: {why}"), false, false),
             };
-            let (Some(place), Some(item)) = (scored.get_mut(index), self.data.items.get(index)) else { return Ok(()) };
-            place.numbers.extend([("pass@1".to_owned(), f64::from(passed)), ("timed_out".to_owned(), f64::from(timed_out))]);
+            scored.numbers.extend([("pass@1".to_owned(), f64::from(passed)), ("timed_out".to_owned(), f64::from(timed_out))]);
             outcomes.insert(item.index, json!(said));
-            done += 1;
-            (self.options.progress)(Progress { stage, done, total });
-            Ok(())
-        })?;
+        }
         Ok(outcomes)
     }
 

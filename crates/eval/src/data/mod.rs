@@ -88,6 +88,11 @@ impl Data {
         Self::read_files(&spec, files.map_err(|error| error.and_help(help))?)
     }
 
+    /// The rows of any file, as items.
+    pub(crate) fn read_any(path: &Path) -> Result<Vec<Item>> {
+        Self::read_files(&DataFiles::default(), vec![path.to_owned()]).map(|data| data.items)
+    }
+
     fn read_files(spec: &DataFiles, files: Vec<PathBuf>) -> Result<Self> {
         let mut data = Self { items: Vec::new(), files, skipped: 0 };
         for path in &data.files {
@@ -105,11 +110,6 @@ impl Data {
         }
         Ok(data)
     }
-}
-
-/// The rows of any file, as items.
-pub(crate) fn read_file(path: &Path) -> Result<Vec<Item>> {
-    Data::read_files(&DataFiles::default(), vec![path.to_owned()]).map(|data| data.items)
 }
 
 /// The items that a row stands for.
