@@ -44,7 +44,7 @@ pub(crate) fn attend(q: &Tensor, k: &Tensor, v: &Tensor, mask: Option<&Tensor>, 
         }
         softmax(&scores)?.reshape((batch, key_heads, group * queries, keys))?
     };
-    let mixed = weights.matmul(&v.contiguous()?)?;
+    let mixed = weights.matmul(v)?;
     mixed.reshape((batch, heads, queries, size))?.transpose(1, 2)?.reshape((batch, queries, heads * size))
 }
 

@@ -79,20 +79,18 @@ fn elements<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
 
 /// Makes a tensor like `x`, row by row of its last axis: `make(row number, its elements, the row to be filled)`.
 fn by_rows(x: &[f32], layout: &Layout, make: impl Fn(usize, &[f32], &mut [f32]) + Sync) -> Result<(CpuStorage, Shape)> {
-    let size = layout.dims().last().copied().unwrap_or(1);
+    let size = layout.dims().last().copied().unwrap_or(1).max(1);
     let mut out = vec![0.0; x.len()];
-    if size > 0 {
-        let rows = (GRAIN / size).max(1);
-        let work = |(part, (x, out)): (usize, (&[f32], &mut [f32]))| {
-            for (row, (x, out)) in x.chunks(size).zip(out.chunks_mut(size)).enumerate() {
-                make(part * rows + row, x, out);
-            }
-        };
-        if x.len() <= GRAIN {
-            work((0, (x, &mut out)));
-        } else {
-            x.par_chunks(rows * size).zip(out.par_chunks_mut(rows * size)).enumerate().for_each(work);
+    let rows = (GRAIN / size).max(1);
+    let work = |(part, (x, out)): (usize, (&[f32], &mut [f32]))| {
+        for (row, (x, out)) in x.chunks(size).zip(out.chunks_mut(size)).enumerate() {
+            make(part * rows + row, x, out);
         }
+    };
+    if x.len() <= GRAIN {
+        work((0, (x, &mut out)));
+    } else {
+        x.par_chunks(rows * size).zip(out.par_chunks_mut(rows * size)).enumerate().for_each(work);
     }
     Ok((CpuStorage::F32(out), layout.shape().clone()))
 }

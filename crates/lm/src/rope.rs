@@ -11,6 +11,9 @@ use serde_json::{Map, Value};
 use crate::settings::Keys;
 use crate::weights::Mode;
 
+/// Heads of more elements are no model's.
+const MAX_DIM: usize = 1 << 14;
+
 /// The rotary embedding of a model: how many of a head's elements turn, how fast, and what `cos` and `sin` are multiplied by.
 #[derive(Debug, Clone)]
 pub(crate) struct Rope {
@@ -42,7 +45,7 @@ impl Rope {
             Some(theta) => theta,
             None => config.number("rope_theta")?.unwrap_or(10_000.0),
         };
-        if !(theta > 1.0) {
+        if theta <= 1.0 {
             return Err(config.wrong("rope_theta", &Value::from(theta), "a number above 1"));
         }
         let partial = match keys.number("partial_rotary_factor")? {
@@ -50,8 +53,9 @@ impl Rope {
             None => config.number("partial_rotary_factor")?.unwrap_or(1.0),
         };
         let dim = (head_dim as f64 * partial) as usize;
-        if !(partial > 0.0 && partial <= 1.0) || dim < 4 || !dim.is_multiple_of(2) {
-            return Err(config.wrong("partial_rotary_factor", &Value::from(partial), "an even number of at least 4 turning elements"));
+        if partial <= 0.0 || partial > 1.0 || !(4..=MAX_DIM).contains(&dim) || !dim.is_multiple_of(2) {
+            let expected = format!("from 4 to {MAX_DIM} turning elements of a head's {head_dim}, an even number, found {dim}");
+            return Err(config.wrong("partial_rotary_factor", &Value::from(partial), &expected));
         }
         let kind = keys.text("rope_type")?.or(keys.text("type")?).unwrap_or_else(|| "default".to_owned());
         let plain = frequencies(theta, dim);
