@@ -1,0 +1,5 @@
+import os
+if os.fork():
+    import time
+    time.sleep(0.5)
+    os._exit(0)

@@ -1,0 +1,3 @@
+import os
+print("found", os.listdir("/tmp"))
+open("/tmp/deltaic_left", "w").write("deltaic_secret of the run before")

@@ -1,0 +1,3 @@
+blocks = []
+while True:
+    blocks.append(bytes(128 << 20))
