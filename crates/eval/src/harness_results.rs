@@ -89,7 +89,8 @@ fn of_task(all: &Value, model: &str, name: &str, metrics: &Map<String, Value>) -
         let stderr = metrics.get(&stderr_key).and_then(Value::as_f64);
         Some(Estimate { value, stderr, method: StderrMethod::Mean })
     };
-    let names = metrics.keys().filter(|key| !key.contains("_stderr") && !["alias", "name", "sample_len", "samples"].contains(&key.as_str()));
+    let names =
+        metrics.keys().filter(|key| !key.contains("_stderr") && !["alias", "name", "sample_len", "samples"].contains(&key.as_str()));
     let metric_name = |key: &str| {
         let known = METRICS.iter().find(|(harness, _)| *harness == key).map(|(_, name)| (*name).to_owned());
         let mass = (name == "truthfulqa_mc2" && key == "acc,none").then(|| "mass".to_owned());
@@ -98,7 +99,8 @@ fn of_task(all: &Value, model: &str, name: &str, metrics: &Map<String, Value>) -
     let estimates = names.filter_map(|key| Some((metric_name(key), estimate(key)?))).collect();
     let items = all["n-samples"][name]["effective"].as_u64().or(metrics.get("sample_len").and_then(Value::as_u64)).unwrap_or(0) as usize;
     let task = own.map_or(name, |(_, own, _)| own).to_owned();
-    let mut result = TaskResult::computed_elsewhere(model.to_owned(), task, items, estimates, key_of_headline.and_then(|key| estimate(&key)));
+    let mut result =
+        TaskResult::computed_elsewhere(model.to_owned(), task, items, estimates, key_of_headline.and_then(|key| estimate(&key)));
     if let Ok(Some(task)) = task::built_in(&result.task) {
         result.direction = task.direction;
     }
@@ -145,7 +147,8 @@ fn newest(folder: &Path, beginning: &str, end: &str) -> Result<PathBuf> {
     let entries = fs::read_dir(folder).context("listing", folder)?.filter_map(std::result::Result::ok).take(100_000);
     let names = entries.filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with(beginning) && name.ends_with(end)));
     names.map(|entry| entry.path()).max().ok_or_else(|| {
-        Error::new(format!("{}: there is no {beginning}*{end}", folder.display())).help("give the results file of lm-evaluation-harness itself")
+        Error::new(format!("{}: there is no {beginning}*{end}", folder.display()))
+            .help("give the results file of lm-evaluation-harness itself")
     })
 }
 

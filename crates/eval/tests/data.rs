@@ -65,7 +65,12 @@ fn glue_is_read_in_its_official_layout() {
     for (task, name, text, expected) in [
         // No header; the sentence is the last column. A double quote is an ordinary character.
         ("glue/cola", "CoLA/dev.tsv", "gj04\t1\t\tThe \"sailors rode.\ngj04\t0\t*\tThe more.\n", vec!["The \"sailors rode.", "The more."]),
-        ("glue/sst2", "SST-2/dev.tsv", "sentence\tlabel\nit 's a \"charming journey . \t1\r\nbleak\t0", vec!["it 's a \"charming journey . ", "bleak"]),
+        (
+            "glue/sst2",
+            "SST-2/dev.tsv",
+            "sentence\tlabel\nit 's a \"charming journey . \t1\r\nbleak\t0",
+            vec!["it 's a \"charming journey . ", "bleak"],
+        ),
         (
             "glue/mrpc",
             "glue/MRPC/dev.tsv",
@@ -88,7 +93,9 @@ fn glue_is_read_in_its_official_layout() {
         (
             "glue/mnli",
             "MNLI/dev_matched.tsv",
-            &format!("{mnli}\n0\t1\t2\tfiction\tb\tb\tp\tp\tIt rains.\tIt is wet.\tneutral\tentailment\tentailment\tneutral\tentailment\tentailment\n"),
+            &format!(
+                "{mnli}\n0\t1\t2\tfiction\tb\tb\tp\tp\tIt rains.\tIt is wet.\tneutral\tentailment\tentailment\tneutral\tentailment\tentailment\n"
+            ),
             vec!["It rains.|It is wet."],
         ),
         ("glue/qnli", "QNLI/dev.tsv", "index\tquestion\tsentence\tlabel\n0\tWho?\tHe did.\tentailment\n", vec!["Who?|He did."]),
@@ -108,7 +115,8 @@ fn the_hubs_rows_are_the_same_items_as_the_official_ones() {
 
     // The official CSV has no header, and quotes fields.
     let csv = asked("mmlu", "mmlu/test/high_school_physics_test.csv", "\"A \"\"heavy\"\", old ball\nfalls. \",1,2,3,4,C\n");
-    let hub = r#"{"question": "A \"heavy\", old ball\nfalls. ", "subject": "high_school_physics", "choices": ["1", "2", "3", "4"], "answer": 2}"#;
+    let hub =
+        r#"{"question": "A \"heavy\", old ball\nfalls. ", "subject": "high_school_physics", "choices": ["1", "2", "3", "4"], "answer": 2}"#;
     assert_eq!(csv, asked("mmlu", "test.jsonl", hub));
     assert_eq!(
         csv[2],
@@ -121,7 +129,11 @@ fn the_hubs_rows_are_the_same_items_as_the_official_ones() {
         assert_eq!(asked(task, "mc_task.json", official), asked(task, "validation.jsonl", hub));
     }
     assert_eq!(
-        asked("winogrande", "dev.jsonl.gz", r#"{"qID": "1", "sentence": "Ann met Eve as _ was late. ", "option1": "Ann", "option2": "Eve", "answer": "2"}"#),
+        asked(
+            "winogrande",
+            "dev.jsonl.gz",
+            r#"{"qID": "1", "sentence": "Ann met Eve as _ was late. ", "option1": "Ann", "option2": "Eve", "answer": "2"}"#
+        ),
         ["Ann met Eve as Ann| was late.", "Ann met Eve as Eve| was late."]
     );
 }
@@ -131,18 +143,28 @@ fn the_papers_prompts_are_as_the_authors_have_them() {
     let gsm8k = asked("gsm8k", "gsm8k_test.jsonl", r##"{"question": "1 + 1?", "answer": "2\n#### 2"}"##);
     assert_eq!(
         gsm8k,
-        ["Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\n1 + 1?\n\n### Response: Let's think step by step."]
+        [
+            "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### Instruction:\n1 + 1?\n\n### Response: Let's think step by step."
+        ]
     );
-    let math = asked("math", "test/algebra/1.json", "{\n \"problem\": \"1 + 1?\",\n \"level\": \"Level 1\",\n \"solution\": \"$\\\\boxed{2}$\"\n}");
+    let math = asked(
+        "math",
+        "test/algebra/1.json",
+        "{\n \"problem\": \"1 + 1?\",\n \"level\": \"Level 1\",\n \"solution\": \"$\\\\boxed{2}$\"\n}",
+    );
     assert_eq!(math, gsm8k);
     let humaneval = r#"{"task_id": "HumanEval/0", "prompt": "def f(x):\n    \"\"\"x\n        y\"\"\"\n", "entry_point": "f", "canonical_solution": "    return x\n", "test": "def check(f):\n    pass\n"}"#;
     assert_eq!(
         asked("humaneval", "HumanEval.jsonl.gz", humaneval),
-        ["Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n\n### Instruction:\nCreate a Python script for this problem:\ndef f(x):\n\t\"\"\"x\n\t\ty\"\"\"\n\n\n### Response:"]
+        [
+            "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n\n### Instruction:\nCreate a Python script for this problem:\ndef f(x):\n\t\"\"\"x\n\t\ty\"\"\"\n\n\n### Response:"
+        ]
     );
     assert_eq!(asked("humaneval_harness", "HumanEval.jsonl", humaneval), ["def f(x):\n    \"\"\"x\n        y\"\"\"\n"]);
     let mbpp = |id: usize| {
-        format!(r#"{{"task_id": {id}, "text": "Add    two.", "code": "x", "test_list": ["assert a", "assert b", "assert c"], "test_setup_code": "", "challenge_test_list": []}}"#)
+        format!(
+            r#"{{"task_id": {id}, "text": "Add    two.", "code": "x", "test_list": ["assert a", "assert b", "assert c"], "test_setup_code": "", "challenge_test_list": []}}"#
+        )
     };
     let head = "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n\n### Instruction:\nCreate a Python script for this problem:\n\nAdd\ttwo.\nTest examples:\n";
     // Tasks 1 to 10 and 511 onwards are not of the test set; 493 has no asserts.
@@ -157,7 +179,9 @@ fn the_papers_prompts_are_as_the_authors_have_them() {
     );
     assert_eq!(
         asked("alpaca_eval", "alpaca_eval.json", r#"[{"instruction": "Say hi.", "output": "Hi", "generator": "davinci", "dataset": "d"}]"#),
-        ["A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers to the user's questions. USER: Say hi. ASSISTANT:"]
+        [
+            "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite answers to the user's questions. USER: Say hi. ASSISTANT:"
+        ]
     );
 }
 
@@ -194,8 +218,18 @@ fn malformed_data_is_an_error_that_names_file_line_and_what_was_found() {
         ("gsm8k", "test.jsonl", "[{\"question\": \"q\"},", "test.jsonl:1: column"),
         ("gsm8k", "test.jsonl", &"[".repeat(100_000), "recursion"),
         ("arc_easy", "test.jsonl", r#"{"question": "Why?"}"#, "test.jsonl:1: the expression"),
-        ("arc_easy", "test.jsonl", r#"{"question": "Why?", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"}"#, "at least two choices, found 1"),
-        ("arc_easy", "test.jsonl", r#"{"question": "Why?", "choices": {"text": "abc", "label": ["A"]}, "answerKey": "A"}"#, "expected a list, found string"),
+        (
+            "arc_easy",
+            "test.jsonl",
+            r#"{"question": "Why?", "choices": {"text": ["a"], "label": ["A"]}, "answerKey": "A"}"#,
+            "at least two choices, found 1",
+        ),
+        (
+            "arc_easy",
+            "test.jsonl",
+            r#"{"question": "Why?", "choices": {"text": "abc", "label": ["A"]}, "answerKey": "A"}"#,
+            "expected a list, found string",
+        ),
         ("winogrande", "dev.jsonl", r#"{"sentence": "no mark", "option1": "a", "option2": "b", "answer": "1"}"#, "does not stand in"),
         ("mmlu", "test/anatomy_test.csv", "q,1,2,3,4,A\nq,1,2\n", "anatomy_test.csv:2: expected 6 columns, found 3"),
         ("mmlu", "test/anatomy_test.csv", "q,1,2,3,4,E\n", "E does not stand in"),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use deltaic_checkpoint::Result;
 use deltaic_eval::task::{GenerationFile, built_in};
 use deltaic_eval::{
-    Answer, Backend, Evaluation, Executed, Executor, Finish, Prompt, Request, RunOptions, TaskResult, Tokenisation, comparisons,
+    Answer, Backend, Evaluation, Executed, Executor, Finish, Prompt, Request, RunOptions, Task, TaskResult, Tokenisation, comparisons,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -110,7 +110,8 @@ fn mrpc_is_the_mean_of_accuracy_and_f1() {
     // Gold 1 for items 0 to 11; the model says 1 for items 2 to 13: 10 true positives, 2 false ones on either side, 6 true negatives.
     let lines = (0..20).map(|i| format!("{}\t1\t2\tfirst\titem {i}", u8::from(i < 12)));
     let data = folder("MRPC/dev.tsv", [header].into_iter().chain(lines));
-    let result = run("glue/mrpc", &data, &model(|request| if (2..14).contains(&item(request)) { logits(&[0.1, 0.2]) } else { logits(&[0.2, 0.1]) }));
+    let result =
+        run("glue/mrpc", &data, &model(|request| if (2..14).contains(&item(request)) { logits(&[0.1, 0.2]) } else { logits(&[0.2, 0.1]) }));
     assert_eq!(result.items, 20);
     assert_metric(&result, "accuracy", 16.0 / 20.0);
     assert_metric(&result, "f1", 20.0 / 24.0);
@@ -129,7 +130,8 @@ fn cola_is_matthews_correlation_and_equal_logits_are_the_first_label() {
     let lines = (0..20).map(|i| format!("x\t{}\t\titem {i}", u8::from(i < 10)));
     let data = folder("CoLA/dev.tsv", lines);
     let says_one = |i: usize| i < 8 || (10..14).contains(&i);
-    let result = run("glue/cola", &data, &model(|request| if says_one(item(request)) { logits(&[-1.0, 0.0]) } else { logits(&[0.5, 0.5]) }));
+    let result =
+        run("glue/cola", &data, &model(|request| if says_one(item(request)) { logits(&[-1.0, 0.0]) } else { logits(&[0.5, 0.5]) }));
     assert_metric(&result, "headline", (8.0 * 6.0 - 4.0 * 2.0) / (12.0_f64 * 10.0 * 10.0 * 8.0).sqrt());
     assert_metric(&result, "accuracy", 14.0 / 20.0);
 }
@@ -200,21 +202,30 @@ fn truthfulqas_mass_is_the_true_choices_share() {
     };
     let data = folder("validation.jsonl", (0..20).map(line));
     // Probabilities 1, 1 and 2, far below what exp can hold.
-    let result = run("truthfulqa_mc2", &data, &model(|request| likely(-5000.0 + if text_of(request).ends_with(" c") { 2.0_f64.ln() } else { 0.0 }, 1)));
+    let result = run(
+        "truthfulqa_mc2",
+        &data,
+        &model(|request| likely(-5000.0 + if text_of(request).ends_with(" c") { 2.0_f64.ln() } else { 0.0 }, 1)),
+    );
     assert_metric(&result, "headline", (0.25 + 0.5) / 2.0);
 }
 
 #[test]
 fn gsm8k_counts_texts_without_an_answer_as_wrong() {
-    let data = folder("gsm8k_test.jsonl", (0..20).map(|i| json!({"question": format!("item {i}"), "answer": format!("x\n#### 1,0{i:02}")}).to_string()));
+    let data = folder(
+        "gsm8k_test.jsonl",
+        (0..20).map(|i| json!({"question": format!("item {i}"), "answer": format!("x\n#### 1,0{i:02}")}).to_string()),
+    );
     let result = run(
         "gsm8k",
         &data,
-        &model(|request| match text_of(request).split("item ").nth(1).and_then(|rest| rest.split('\n').next()).unwrap().parse::<usize>().unwrap() {
-            i @ 0..7 => says(format!("so The answer is: 1,0{i:02}.")),
-            i @ 7..10 => says(format!("The answer is: {}", 1000 + i)),
-            10..15 => says("The answer is: 5"),
-            _ => says("I do not know"),
+        &model(|request| {
+            match text_of(request).split("item ").nth(1).and_then(|rest| rest.split('\n').next()).unwrap().parse::<usize>().unwrap() {
+                i @ 0..7 => says(format!("so The answer is: 1,0{i:02}.")),
+                i @ 7..10 => says(format!("The answer is: {}", 1000 + i)),
+                10..15 => says("The answer is: 5"),
+                _ => says("I do not know"),
+            }
         }),
     );
     assert_metric(&result, "accuracy", 10.0 / 20.0);
@@ -227,7 +238,8 @@ fn gsm8k_counts_texts_without_an_answer_as_wrong() {
 #[test]
 fn gsm8k_fewshot_scores_one_text_twice_and_records_its_shots() {
     let folder = folder("test.jsonl", (0..20).map(|i| json!({"question": format!("item {i}"), "answer": format!("#### {i}")}).to_string()));
-    let shots: String = (0..8).map(|i| json!({"question": format!("shot {i}"), "answer": format!("#### {i}")}).to_string() + "\n").collect();
+    let shots: String =
+        (0..8).map(|i| json!({"question": format!("shot {i}"), "answer": format!("#### {i}")}).to_string() + "\n").collect();
     fs::write(folder.path().join("train.jsonl"), shots).unwrap();
     let backend = model(|request: &Request| match item(request) {
         // Strict takes the first match, flexible the last number of the text.
@@ -315,7 +327,8 @@ impl Executor for Pass {
 fn humaneval_runs_prompt_completion_and_test() {
     let line = |i: usize| {
         let prompt = format!("def f():\n    # item {i}\n");
-        json!({"task_id": format!("HumanEval/{i}"), "prompt": prompt, "entry_point": "f", "test": "def check(f):\n    assert f()\n"}).to_string()
+        json!({"task_id": format!("HumanEval/{i}"), "prompt": prompt, "entry_point": "f", "test": "def check(f):\n    assert f()\n"})
+            .to_string()
     };
     let data = folder("HumanEval.jsonl", (0..20).map(line));
     let cancel = AtomicBool::new(false);
@@ -362,7 +375,10 @@ fn mbpps_programs_have_the_setup_before_the_asserts() {
     assert_metric(&result, "headline", 1.0);
     assert_eq!(programs.0.lock().unwrap()[0], "a = 1\n\nimport x\nassert a\nassert b\nassert c");
     let prompt = text_of(&result.records[0].requests[0]);
-    assert!(prompt.contains("[BEGIN]\ndef similar_elements(test_tup1") && prompt.contains("\n[DONE]\n\nYou are an expert Python programmer"), "{prompt}");
+    assert!(
+        prompt.contains("[BEGIN]\ndef similar_elements(test_tup1") && prompt.contains("\n[DONE]\n\nYou are an expert Python programmer"),
+        "{prompt}"
+    );
     assert!(prompt.ends_with("Your code should pass these tests:\n\nassert a\nassert b\nassert c\n[BEGIN]\n"), "{prompt}");
     let file: Value = serde_json::from_str(&result.generations(GenerationFile::Mbpp)).unwrap();
     assert_eq!(file.as_array().unwrap().len(), 20);
@@ -371,7 +387,8 @@ fn mbpps_programs_have_the_setup_before_the_asserts() {
 
 #[test]
 fn alpaca_evals_file_has_what_its_judge_reads_and_nothing_is_scored() {
-    let items: Vec<Value> = (0..20).map(|i| json!({"instruction": format!("item {i}"), "output": "o", "generator": "g", "dataset": "d"})).collect();
+    let items: Vec<Value> =
+        (0..20).map(|i| json!({"instruction": format!("item {i}"), "output": "o", "generator": "g", "dataset": "d"})).collect();
     let data = folder("alpaca_eval.json", [json!(items).to_string()].into_iter());
     let result = run("alpaca_eval", &data, &model(|_: &Request| says(" An answer.\n")));
     assert_eq!(result.to_json()["metrics"]["headline"], Value::Null);
@@ -408,7 +425,11 @@ fn a_judge_is_asked_in_both_orders_and_draws_count_half() {
 fn two_models_on_the_same_items_are_tested_against_each_other() {
     let header = "sentence\tlabel".to_owned();
     let data = folder("SST-2/dev.tsv", [header].into_iter().chain((0..20).map(|i| format!("item {i}\t1"))));
-    let right_below = |name, limit| Model { name, labels: None, answer: move |request: &Request| if item(request) < limit { logits(&[0.0, 1.0]) } else { logits(&[1.0, 0.0]) } };
+    let right_below = |name, limit| Model {
+        name,
+        labels: None,
+        answer: move |request: &Request| if item(request) < limit { logits(&[0.0, 1.0]) } else { logits(&[1.0, 0.0]) },
+    };
     let results = [run("glue/sst2", &data, &right_below("a", 18)), run("glue/sst2", &data, &right_below("b", 12))];
     let found = comparisons(&results).unwrap();
     assert_eq!((found.len(), found[0].first.as_str(), found[0].second.as_str()), (1, "a", "b"));
@@ -422,7 +443,8 @@ fn two_models_on_the_same_items_are_tested_against_each_other() {
 fn what_does_not_fit_a_task_is_an_error() {
     let data = folder("SST-2/dev.tsv", ["sentence\tlabel".to_owned(), "item 0\tgood".to_owned()].into_iter());
     let cancel = AtomicBool::new(false);
-    let said = |backend: &dyn Backend, options: &RunOptions<'_>| run_with("glue/sst2", data.path(), backend, options).unwrap_err().to_string();
+    let said =
+        |backend: &dyn Backend, options: &RunOptions<'_>| run_with("glue/sst2", data.path(), backend, options).unwrap_err().to_string();
     let two = model(|_: &Request| logits(&[0.0, 1.0]));
     let options = || RunOptions::new(&cancel);
     assert!(said(&two, &options()).contains("dev.tsv:2: the label is `good`; expected one of negative, 0, positive, 1"));
@@ -450,4 +472,38 @@ fn what_does_not_fit_a_task_is_an_error() {
     assert_eq!(result.records[0].prediction, Value::Null);
     cancel.store(true, Ordering::Relaxed);
     assert!(said(&two, &options()).contains("cancelled"));
+}
+
+/// The first YAML block of a document of the repository after a text.
+fn example(document: &str, after: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(document);
+    let text = fs::read_to_string(path).unwrap();
+    let rest = text.split_once(after).unwrap().1;
+    rest.split_once("```yaml\n").unwrap().1.split_once("```").unwrap().0.to_owned()
+}
+
+#[test]
+fn the_examples_of_the_documents_run() {
+    let task = Task::parse("docs/tasks.md", &example("docs/tasks.md", "# Tasks")).unwrap();
+    let country = |i: usize| json!({"country": format!("item {i}"), "capital": "Rome"}).to_string();
+    let data = folder("capitals.jsonl", (0..20).map(country));
+    fs::write(data.path().join("capitals_train.jsonl"), json!({"country": "France", "capital": "Paris"}).to_string()).unwrap();
+    let cancel = AtomicBool::new(false);
+    let options = RunOptions::new(&cancel);
+    let mut evaluation = Evaluation::read(&task, Some(data.path()), &options).unwrap();
+    let result =
+        evaluation.run(&model(|request| if text_of(request).contains("item 1") { says(" ROME") } else { says(" Rome.") })).unwrap();
+    // "ROME" gives no match of `[A-Z][a-z]+`: items 1 and 10 to 19 are wrong.
+    assert_metric(&result, "headline", 9.0 / 20.0);
+    assert_eq!(
+        text_of(&result.records[0].requests[0]),
+        "Question: What is the capital of France?\nAnswer: Paris\n\nQuestion: What is the capital of item 0?\nAnswer:"
+    );
+
+    let task = Task::parse("CONTRIBUTING.md", &example("CONTRIBUTING.md", "## Add a task")).unwrap();
+    let line = |i: usize| json!({"question": "is it", "passage": format!("item {i}"), "answer": i < 5}).to_string();
+    let data = folder("val.jsonl", (0..20).map(line));
+    let mut evaluation = Evaluation::read(&task, Some(data.path()), &options).unwrap();
+    let result = evaluation.run(&model(|request| likely(if text_of(request).ends_with(" yes") { -1.0 } else { -2.0 }, 1))).unwrap();
+    assert_metric(&result, "headline", 5.0 / 20.0);
 }

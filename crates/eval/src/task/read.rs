@@ -224,10 +224,11 @@ fn describe(name: &str, text: &str, error: &serde_saphyr::Error) -> Error {
     }
 }
 
-/// Of "unknown field `x`, expected one of `a`, `b`": the known one nearest to x, if it is near.
+/// Of "unknown field `x`, expected one of a, b": the known one nearest to x, if it is near.
 fn suggestion(message: &str) -> Option<String> {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let unknown = quoted.next().filter(|_| message.starts_with("unknown"))?;
-    let nearest = quoted.min_by_key(|known| strsim::damerau_levenshtein(unknown, known))?;
+    let (unknown, expected) = message.strip_prefix("unknown ")?.split_once(", expected ")?;
+    let unknown = unknown.split('`').nth(1)?;
+    let known = expected.split([',', ' ', '`']).filter(|word| !["", "one", "of", "or"].contains(word));
+    let nearest = known.min_by_key(|known| strsim::damerau_levenshtein(unknown, known))?;
     (strsim::damerau_levenshtein(unknown, nearest) <= 1 + unknown.len() / 4).then(|| nearest.to_owned())
 }
