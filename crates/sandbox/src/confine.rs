@@ -207,7 +207,7 @@ mod linux {
     fn restrict_paths(readable: &[PathBuf]) -> Result<(), String> {
         use landlock::{ABI, Access, AccessFs, AccessNet, Ruleset, RulesetAttr, RulesetCreatedAttr, Scope, path_beneath_rules};
         let abi = ABI::V6;
-        let written = [Path::new(root_folder::SCRATCH), Path::new("/dev/null")];
+        let written = [root_folder::SCRATCH, root_folder::SEMAPHORES, "/dev/null"].map(Path::new);
         let restrict = || {
             Ruleset::default()
                 .handle_access(AccessFs::from_all(abi))?

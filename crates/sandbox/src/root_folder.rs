@@ -1,5 +1,5 @@
 //! The file system that a program sees: a small one in memory that holds the interpreter's folders, read only, some devices, the program and
-//! an empty scratch folder. There is no `/proc`, `/sys`, `/home` or `/etc`. All of it goes with the process.
+//! two empty folders that can be written to. There is no `/proc`, `/sys`, `/home` or `/etc`. All of it goes with the process.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -14,8 +14,10 @@ use crate::job::Interpreter;
 
 /// The program's file inside.
 pub(crate) const PROGRAM: &str = "/program.py";
-/// The only folder that can be written to: the working folder, home, and place of temporary files.
+/// The working folder, home, and place of temporary files.
 pub(crate) const SCRATCH: &str = "/tmp";
+/// Where the C library keeps named semaphores, without which `multiprocessing` has no pools.
+pub(crate) const SEMAPHORES: &str = "/dev/shm";
 
 /// Where the new root is put together. It hides what was there, in this process's view only, after the sources have been opened.
 const STAGE: &str = "/tmp";
@@ -49,6 +51,9 @@ pub(crate) fn enter(interpreter: &Interpreter, source: &str, scratch_bytes: u64)
     fs::create_dir_all(staged(SCRATCH)).map_err(|e| format!("making the scratch folder: {e}"))?;
     let options = format!("size={scratch_bytes},nr_inodes={MAX_INODES},mode=0777");
     mount(Some("tmpfs"), staged(SCRATCH).as_str(), Some("tmpfs"), quiet, Some(options.as_str())).map_err(doing("the scratch folder"))?;
+    fs::create_dir_all(staged(SEMAPHORES)).map_err(|e| format!("making {SEMAPHORES}: {e}"))?;
+    let small = Some("size=1m,nr_inodes=64,mode=0777");
+    mount(Some("tmpfs"), staged(SEMAPHORES).as_str(), Some("tmpfs"), quiet, small).map_err(doing(SEMAPHORES))?;
     make_read_only()?;
     std::env::set_current_dir(STAGE).map_err(|e| format!("entering the new root: {e}"))?;
     nix::unistd::pivot_root(".", ".").map_err(|e| format!("pivot_root: {e}"))?;
@@ -143,11 +148,11 @@ impl View {
     }
 }
 
-/// Makes every mount below the stage read only, but for the scratch folder. What restricts a mount already must stay, or a user's namespace
+/// Makes every mount below the stage read only, but for the two that are written to. What restricts a mount already must stay, or a user's namespace
 /// may not change it.
 fn make_read_only() -> Result<(), String> {
     let table = fs::read_to_string("/proc/self/mountinfo").map_err(|e| format!("/proc/self/mountinfo: {e}"))?;
-    let scratch = format!("{STAGE}{SCRATCH}");
+    let written = [SCRATCH, SEMAPHORES].map(|path| format!("{STAGE}{path}"));
     let mounts = table.lines().filter_map(|line| {
         let mut fields = line.split(' ').skip(4);
         Some((unescape(fields.next()?), fields.next()?))
@@ -156,7 +161,7 @@ fn make_read_only() -> Result<(), String> {
     // What was mounted in this place before the stage is hidden by it.
     let stage = mounts.iter().rposition(|(place, _)| place == STAGE).ok_or("the new root is not in /proc/self/mountinfo")?;
     for (place, options) in &mounts[stage..] {
-        if !Path::new(place).starts_with(STAGE) || *place == scratch {
+        if !Path::new(place).starts_with(STAGE) || written.contains(place) {
             continue;
         }
         let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID;
