@@ -19,7 +19,10 @@ use crate::tokenizer_settings::{SPECIAL, TokenizerSettings, read_object};
 /// A template of more bytes is not read; the longest published ones have some 30 kB.
 const MAX_TEMPLATE: u64 = 1 << 20;
 /// What a template may spend: about so many instructions, or 64 bytes for each.
-const FUEL: u64 = 2_000_000;
+const FUEL: u64 = 1_000_000;
+/// The stack of the thread in which a template runs; memory is taken as it is used. Values can be nested as deep as the fuel allows, and
+/// minijinja drops them level by level.
+const STACK: usize = 512 << 20;
 /// Longest conversation as text, in bytes.
 const MAX_OUTPUT: usize = 16 << 20;
 /// The template's name within its environment.
@@ -91,7 +94,6 @@ impl ChatTemplate {
     /// # Errors
     /// The template refuses the conversation (many do where roles do not alternate), fails, or takes too long.
     pub fn render<M: Serialize>(&self, messages: &[M], add_generation_prompt: bool) -> Result<String> {
-        let fail = |error: minijinja::Error| self.failed(&error);
         let conversation = context! {
             messages => Serde(messages),
             add_generation_prompt => add_generation_prompt,
@@ -99,8 +101,19 @@ impl ChatTemplate {
             documents => Value::from(()),
         };
         let context = context! { ..conversation, ..Value::from(Serde(&self.special)) };
-        let mut text = Bounded(Vec::new());
-        self.environment.get_template(NAME).and_then(|template| template.render_captured_to(context, &mut text).map(drop)).map_err(fail)?;
+        // Errors may hold the template's values: they, too, are dropped there.
+        let run = move || {
+            let mut text = Bounded(Vec::new());
+            let template = self.environment.get_template(NAME);
+            template.and_then(|template| template.render_captured_to(context, &mut text).map(drop)).map_err(|error| self.failed(&error))?;
+            Ok(text)
+        };
+        let text = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, run);
+            let thread = thread.map_err(|error| Error::new(format!("a thread for the chat template cannot be started: {error}")))?;
+            let panicked = |_| Error::new(format!("{}: the chat template makes the template library panic", self.path.display()));
+            thread.join().map_err(panicked)?
+        })?;
         String::from_utf8(text.0).map_err(|error| Error::new(format!("{}: the text is not UTF-8: {error}", self.path.display())))
     }
 
@@ -179,6 +192,7 @@ fn environment(now: DateTime<Local>) -> std::result::Result<Environment<'static>
     let mut environment = Environment::new();
     environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
     environment.set_auto_escape_callback(|_| AutoEscape::None);
+    environment.set_debug(false);
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(methods);
     environment.add_filter("tojson", tojson);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use minijinja::value::{Kwargs, ValueKind, from_args};
+use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
@@ -27,7 +27,7 @@ pub(crate) fn methods(state: &mut State, value: &Value, method: &str, args: &[Va
                 Some((before, after)) => [before, separator, after],
                 None => [text, "", ""],
             };
-            Ok(Value::from(parts.map(Value::from).to_vec()))
+            Ok(Value::from(Tuple::from(parts.map(Value::from))))
         }
         _ => unknown_method_callback(state, value, method, args),
     }

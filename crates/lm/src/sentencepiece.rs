@@ -180,9 +180,10 @@ fn bpe(model: &Model) -> Outcome<BPE> {
 }
 
 /// The merges that a sentencepiece BPE does, best first. It has none in its file: it joins whatever two neighbours give the token with the best
-/// score, the left ones first. Only ordinary tokens take part.
+/// score, the left ones first. Control tokens, bytes and the unknown take no part. (User-defined tokens are looked for before; those of spaces, which
+/// only stand in the text once spaces are replaced, are found here, as in transformers.)
 fn merges(pieces: &[Piece]) -> Merges {
-    let ordinary = |piece: &&Piece| piece.kind() == PieceType::Normal;
+    let ordinary = |piece: &&Piece| matches!(piece.kind(), PieceType::Normal | PieceType::UserDefined);
     let by_text: HashMap<&str, ()> = pieces.iter().filter(ordinary).map(|piece| (piece.piece(), ())).collect();
     let mut merges: Vec<(f32, usize, &str, &str)> = Vec::new();
     for (id, piece) in pieces.iter().enumerate().filter(|(_, piece)| ordinary(piece)) {

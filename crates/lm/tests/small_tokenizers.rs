@@ -129,7 +129,7 @@ fn damaged_files_are_errors_that_name_the_file() {
         ("llama", "tokenizer_config.json", b"[]"),
         ("llama", "tokenizer.json", br#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["aaaaaaa bbbbbbbbb"]}}"#),
         ("llama", "tokenizer.json", br#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a"]}}"#),
-        ("llama", "tokenizer.json", br#"{"model": {"type": "BPE", "continuing_subword_prefix": "####", "vocab": {"a": 0, "b": 1}, "merges": [["a", "b"]]}}"#),
+        ("llama", "tokenizer.json", br#"{"model": {"type": "BPE", "continuing_subword_prefix": "@@@@", "vocab": {"a": 0, "b": 1}, "merges": [["a", "b"]]}}"#),
         ("llama", "tokenizer.json", br#"{"model": {}, "normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}"#),
         ("bert", "vocab.txt", b"a\nb\n"),
         ("gpt2", "vocab.json", b"{\"a\": -1}"),

@@ -1,7 +1,5 @@
 //! The models that a recipe names, found and opened, each once.
 
-use std::path::PathBuf;
-
 use deltaic_checkpoint::{Error, Located, ModelReference, Result};
 
 use super::PlanOptions;

@@ -1,0 +1,266 @@
+//! Models that run in this process, on candle, in f32.
+
+mod generate;
+mod sequences;
+
+use std::path::{Path, PathBuf};
+
+use deltaic_checkpoint::{Architecture, Config, Error, FileIdentity, ModelReference, OpenedModel, Result, TensorSource, joined_id};
+use deltaic_lm::{ChatTemplate, Decoder, Encoder, EncoderInput, HeadFrom, Mode, Scored, TextTokenizer, default_device};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::backend::{Answer, Backend, Message, Prompt, Request};
+use sequences::Sequences;
+
+/// How a model in this process is run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalOptions {
+    /// Whether prompts begin with the BOS token; None as the model's tokenizer has it.
+    pub add_bos: Option<bool>,
+    /// Most tokens of a batch, padding and tokens still to be written included; a longer text is a batch of its own.
+    pub batch_tokens: usize,
+}
+
+impl Default for LocalOptions {
+    fn default() -> Self {
+        Self { add_bos: None, batch_tokens: 4096 }
+    }
+}
+
+/// A model as it is to be run: tensors from anywhere, a merge that was never written included.
+#[derive(Debug)]
+pub struct LocalSource {
+    /// How it is called in tables and results.
+    pub name: String,
+    /// What its weights are known by: the same for the same weights.
+    pub id: String,
+    /// Its tensors.
+    pub tensors: Box<dyn TensorSource>,
+    /// Its config.json.
+    pub config: Config,
+    /// Where its tokenizer and chat template lie.
+    pub tokenizer: PathBuf,
+}
+
+impl LocalSource {
+    /// Finds and opens a model (a path, a name on the Hub, either with an adapter); `folders` as in [`OpenedModel::open`].
+    ///
+    /// # Errors
+    /// It is not there, or a file of it breaks its format's rules.
+    pub fn open(reference: &ModelReference, folders: &[(PathBuf, &str)]) -> Result<Self> {
+        let opened = OpenedModel::open(reference, folders)?;
+        // An adapter's folder may bring a tokenizer of its own, with tokens that were added for it.
+        let own = opened.adapter.as_ref().map(|adapter| &adapter.path).filter(|path| has_tokenizer(path));
+        let tokenizer = own.unwrap_or(&opened.model.path).clone();
+        let name = opened.labelled_reference().to_string();
+        Ok(Self { name, id: joined_id(&opened.files), tensors: opened.tensors, config: opened.config, tokenizer })
+    }
+}
+
+/// Whether a folder has a whole tokenizer.
+fn has_tokenizer(folder: &Path) -> bool {
+    ["tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model"].iter().any(|name| folder.join(name).exists())
+}
+
+/// A model that runs in this process.
+///
+/// Encoders answer [`Request::Classify`]; decoders answer all others. Weights and arithmetic are f32.
+pub struct LocalModel {
+    name: String,
+    identity: Value,
+    labels: Option<Vec<String>>,
+    tokenizer: TextTokenizer,
+    chat_template: Option<ChatTemplate>,
+    network: Network,
+    options: LocalOptions,
+}
+
+enum Network {
+    Encoder(Encoder),
+    Decoder(Decoder),
+}
+
+impl LocalModel {
+    /// Loads a model; with `head_from` an encoder gets its pooler, if it lacks one, and its head from another model.
+    ///
+    /// # Errors
+    /// The architecture is not known, tensors are missing, or there is no tokenizer.
+    pub fn load(source: LocalSource, head_from: Option<LocalSource>, options: LocalOptions) -> Result<Self> {
+        let LocalSource { name, id, tensors, config, tokenizer: folder } = source;
+        let mut identity = json!({"kind": "local", "model": id, "config": digest(&config.to_json()), "dtype": "float32"});
+        let mut labels = labels_of(&config);
+        let tokenizer = TextTokenizer::open(&folder)?;
+        let tensors: Box<dyn TensorSource> = match head_from {
+            None => tensors,
+            Some(head) => {
+                identity["head"] = json!(head.id);
+                labels = labels_of(&head.config);
+                Box::new(HeadFrom::new(tensors, &config, head.tensors, &head.config)?)
+            }
+        };
+        let device = default_device()?;
+        let is_decoder = Architecture::of(&config, tensors.tensors().keys().map(String::as_str)).is_decoder();
+        let network = match is_decoder {
+            true => Network::Decoder(Decoder::load(tensors.as_ref(), &config, Mode::Inference, &device)?),
+            false => Network::Encoder(Encoder::load(tensors.as_ref(), &config, Mode::Inference, &device)?),
+        };
+        let chat_template = ChatTemplate::open(&folder)?;
+        identity["tokenizer"] = json!(FileIdentity::of(tokenizer.path())?.sample);
+        if let Network::Decoder(_) = network {
+            identity["add_bos"] = json!(options.add_bos.unwrap_or(tokenizer.adds_bos()));
+            identity["end_tokens"] = json!(tokenizer.special().end_ids);
+            identity["chat_template"] = json!(chat_template.as_ref().map(|template| digest(template.source())));
+            if chat_template.as_ref().is_some_and(ChatTemplate::uses_date) {
+                identity["date"] = json!(chat_template.as_ref().map(ChatTemplate::date));
+            }
+        }
+        Ok(Self { name, identity, labels, tokenizer, chat_template, network, options })
+    }
+
+    /// The same model under another name.
+    pub fn named(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    fn decoder(&self, what: &str) -> Result<&Decoder> {
+        match &self.network {
+            Network::Decoder(decoder) => Ok(decoder),
+            Network::Encoder(_) => Err(Error::new(format!("{}: an encoder cannot {what}", self.name))
+                .help("this task needs a decoder (a causal language model); encoders are evaluated by glue tasks")),
+        }
+    }
+
+    /// How requests become tokens.
+    fn sequences(&self, decoder: &Decoder) -> Sequences<'_> {
+        Sequences { model: &self.name, tokenizer: &self.tokenizer, add_bos: self.options.add_bos, window: decoder.context_length() }
+    }
+
+    /// A prompt as text, and whether the chat template wrote it.
+    fn text_of(&self, prompt: &Prompt) -> Result<(String, bool)> {
+        match prompt {
+            Prompt::Text(text) => Ok((text.clone(), false)),
+            Prompt::Chat(messages) => Ok((self.chat(messages)?, true)),
+        }
+    }
+
+    fn chat(&self, messages: &[Message]) -> Result<String> {
+        let Some(template) = &self.chat_template else {
+            return Err(Error::new(format!("{}: the model has no chat template, which this task's prompt asks for", self.name)).help(
+                "copy chat_template.jinja or tokenizer_config.json from the model that it was trained from, or use a task whose prompts are text",
+            ));
+        };
+        template.render(messages, true)
+    }
+
+    fn classify(&self, asked: &[(usize, &Request)], done: &mut dyn FnMut(usize, Answer) -> Result<()>) -> Result<()> {
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let Network::Encoder(encoder) = &self.network else {
+            return Err(Error::new(format!("{}: a decoder has no classification head", self.name))
+                .help("this task needs an encoder with a head (BERT, RoBERTa, …); decoders are evaluated by generation and by log-likelihood"));
+        };
+        encoder.labels()?;
+        let inputs: Vec<EncoderInput> = asked
+            .iter()
+            .map(|(_, request)| {
+                let Request::Classify { text, pair, max_tokens } = request else { unreachable!("only these were given") };
+                let encoded = self.tokenizer.encode_pair(text, pair.as_deref(), (*max_tokens).min(encoder.max_tokens()))?;
+                Ok(EncoderInput { ids: encoded.ids, type_ids: encoded.type_ids })
+            })
+            .collect::<Result<_>>()?;
+        encoder.classify_all(&inputs, self.options.batch_tokens, &mut |index, logits| done(asked[index].0, Answer::Logits { logits }))
+    }
+
+    fn score(&self, asked: &[(usize, &Request)], done: &mut dyn FnMut(usize, Answer) -> Result<()>) -> Result<()> {
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let decoder = self.decoder("say how likely a text is")?;
+        let sequences = self.sequences(decoder);
+        // A rolling text is several sequences; what has nothing to score is answered at once.
+        let (mut items, mut owners): (Vec<Scored>, Vec<usize>) = (Vec::new(), Vec::new());
+        let mut open = vec![Open { left: 0, sum: 0.0, tokens: 0, greedy: true }; asked.len()];
+        for (position, (_, request)) in asked.iter().enumerate() {
+            let scored = match request {
+                Request::Rolling { text } => sequences.rolling(text)?,
+                Request::LogLikelihood { prompt, continuation, tokenisation } => {
+                    let (prompt, from_template) = self.text_of(prompt)?;
+                    sequences.continuation(&prompt, from_template, continuation, *tokenisation)?.into_iter().collect()
+                }
+                _ => unreachable!("only these were given"),
+            };
+            open[position].left = scored.len();
+            owners.extend(scored.iter().map(|_| position));
+            items.extend(scored);
+        }
+        for (position, open) in open.iter().enumerate().filter(|(_, open)| open.left == 0) {
+            done(asked[position].0, open.answer())?;
+        }
+        decoder.log_likelihoods(&items, self.options.batch_tokens, &mut |index, scores| {
+            let open = &mut open[owners[index]];
+            open.sum += scores.sum();
+            open.tokens += scores.log_probabilities.len();
+            open.greedy &= scores.greedy();
+            open.left -= 1;
+            if open.left == 0 { done(asked[owners[index]].0, open.answer()) } else { Ok(()) }
+        })
+    }
+}
+
+/// A score that is being summed.
+#[derive(Debug, Clone)]
+struct Open {
+    /// Sequences that are still to come.
+    left: usize,
+    sum: f64,
+    tokens: usize,
+    greedy: bool,
+}
+
+impl Open {
+    fn answer(&self) -> Answer {
+        Answer::LogLikelihood { sum: self.sum, tokens: self.tokens, greedy: self.greedy }
+    }
+}
+
+impl Backend for LocalModel {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn identity(&self) -> Value {
+        self.identity.clone()
+    }
+
+    fn labels(&self) -> Option<Vec<String>> {
+        self.labels.clone()
+    }
+
+    fn eos_token(&self) -> Option<String> {
+        self.tokenizer.special().eos.as_ref().map(|eos| eos.text.clone())
+    }
+
+    fn answer(&self, requests: &[Request], done: &mut dyn FnMut(usize, Answer) -> Result<()>) -> Result<()> {
+        let of_kind = |wanted: fn(&Request) -> bool| -> Vec<(usize, &Request)> {
+            requests.iter().enumerate().filter(|(_, request)| wanted(request)).collect()
+        };
+        self.classify(&of_kind(|request| matches!(request, Request::Classify { .. })), done)?;
+        self.score(&of_kind(|request| matches!(request, Request::LogLikelihood { .. } | Request::Rolling { .. })), done)?;
+        self.generate(&of_kind(|request| matches!(request, Request::Generate { .. })), done)
+    }
+}
+
+/// The names of the head's outputs, where config.json has them for each.
+fn labels_of(config: &Config) -> Option<Vec<String>> {
+    let names = config.get("id2label")?;
+    let names = names.as_object()?;
+    (0..names.len()).map(|id| names.get(&id.to_string())?.as_str().map(str::to_owned)).collect()
+}
+
+/// SHA-256 of a text, in hexadecimal digits.
+fn digest(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+}

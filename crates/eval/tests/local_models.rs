@@ -1,0 +1,224 @@
+//! Models in this process on the zoo, against the figures that transformers gave (`shared/zoo`). `DELTAIC_ZOO` names the folder of laid-out
+//! models; without it, or without `../shared/zoo`, the tests are skipped.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use deltaic_checkpoint::ModelReference;
+use deltaic_eval::{Answer, Backend, Finish, LocalModel, LocalOptions, LocalSource, Message, Prompt, Request, Tokenisation};
+use serde_json::Value;
+
+/// The laid-out models, and the folder with their figures and data.
+fn zoo() -> Option<(PathBuf, PathBuf)> {
+    let figures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/zoo");
+    let models = std::env::var_os("DELTAIC_ZOO").map(PathBuf::from).filter(|path| path.exists());
+    if models.is_none() || !figures.exists() {
+        eprintln!("skipped: DELTAIC_ZOO is not set, or {} is not there", figures.display());
+    }
+    models.filter(|_| figures.exists()).map(|models| (models, figures))
+}
+
+fn open(reference: &str) -> LocalSource {
+    LocalSource::open(&ModelReference::parse(reference).unwrap(), &[]).unwrap()
+}
+
+fn load(reference: &str) -> LocalModel {
+    LocalModel::load(open(reference), None, LocalOptions::default()).unwrap()
+}
+
+/// All answers in the order of the requests.
+fn ask(model: &LocalModel, requests: &[Request]) -> Vec<Answer> {
+    let mut answers = vec![None; requests.len()];
+    model
+        .answer(requests, &mut |index, answer| {
+            assert!(answers[index].replace(answer).is_none(), "request {index} was answered twice");
+            Ok(())
+        })
+        .unwrap();
+    answers.into_iter().map(Option::unwrap).collect()
+}
+
+fn json(path: &Path) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn message(role: &str, content: &str) -> Message {
+    Message { role: role.to_owned(), content: content.to_owned() }
+}
+
+fn classify(text: &str, pair: Option<&str>) -> Request {
+    Request::Classify { text: text.to_owned(), pair: pair.map(str::to_owned), max_tokens: 128 }
+}
+
+#[test]
+fn answer_nll_of_smollm2_and_its_adapters_is_that_of_transformers() {
+    let Some((models, figures)) = zoo() else { return };
+    // All 200 items take minutes: DELTAIC_NLL_ITEMS says how many.
+    let items: usize = std::env::var("DELTAIC_NLL_ITEMS").ok().and_then(|items| items.parse().ok()).unwrap_or(3);
+    let questions = fs::read_to_string(figures.join("data/gsm8k_test.jsonl")).unwrap();
+    let requests: Vec<Request> = questions
+        .lines()
+        .take(items)
+        .map(|line| {
+            let item: Value = serde_json::from_str(line).unwrap();
+            let system = message("system", "You are a helpful AI assistant named SmolLM, trained by Hugging Face");
+            Request::LogLikelihood {
+                prompt: Prompt::Chat(vec![system, message("user", item["question"].as_str().unwrap())]),
+                continuation: format!("{}<|im_end|>", item["answer"].as_str().unwrap()),
+                tokenisation: Tokenisation::Apart { max_tokens: 512 },
+            }
+        })
+        .collect();
+    let expected = json(&figures.join("smollm2-nll.json"));
+    let base = models.join("smollm2-135m-instruct").display().to_string();
+    for (name, adapter) in [("base", ""), ("gsm8k", "+"), ("code", "+")] {
+        let adapter = if adapter.is_empty() { String::new() } else { format!("+{}", models.join(format!("smollm2-lora-{name}")).display()) };
+        let answers = ask(&load(&format!("{base}{adapter}")), &requests);
+        let (mut found_sum, mut expected_sum) = (0.0, 0.0);
+        for (index, answer) in answers.iter().enumerate() {
+            let Answer::LogLikelihood { sum, tokens, .. } = answer else { panic!("{answer:?}") };
+            let item = &expected[name]["gsm8k"]["per_item"][index];
+            assert_eq!(*tokens as u64, item[1].as_u64().unwrap(), "{name} {index}");
+            let nll = item[0].as_f64().unwrap();
+            assert!((-sum - nll).abs() < 2e-3 * nll, "{name} {index}: {} {nll}", -sum);
+            (found_sum, expected_sum) = (found_sum - sum, expected_sum + nll);
+        }
+        eprintln!("{name}: {found_sum:.4}, transformers {expected_sum:.4}");
+        assert!((found_sum / expected_sum - 1.0).abs() < 1e-3, "{name}: {found_sum} {expected_sum}");
+    }
+}
+
+#[test]
+fn predictions_of_the_fine_tuned_encoders_are_those_of_transformers_with_their_own_and_with_a_borrowed_head() {
+    let Some((models, figures)) = zoo() else { return };
+    let lines = |file: &str, skip| fs::read_to_string(figures.join("data/glue").join(file)).unwrap().lines().skip(skip).map(str::to_owned).collect();
+    let tables: [(&str, Vec<String>, usize, Option<usize>); 4] = [
+        ("sst2", lines("SST-2/dev.tsv", 1), 0, None),
+        ("cola", lines("CoLA/dev.tsv", 0), 3, None),
+        ("mrpc", lines("MRPC/dev.tsv", 1), 3, Some(4)),
+        ("stsb", lines("STS-B/dev.tsv", 1), 7, Some(8)),
+    ];
+    for (task, lines, first, second) in tables {
+        let requests: Vec<Request> = lines
+            .iter()
+            .take(100)
+            .map(|line| {
+                let fields: Vec<&str> = line.split('\t').collect();
+                classify(fields[first].trim_end_matches(' '), second.map(|second| fields[second]))
+            })
+            .collect();
+        let folder = models.join(format!("minilm-{task}")).display().to_string();
+        let logits: Vec<Vec<f32>> = ask(&load(&folder), &requests).into_iter().map(logits_of).collect();
+        let figures = json(&figures.join(format!("minilm-{task}.json")));
+        for (found, expected) in logits.iter().zip(figures["logits_first_32"].as_array().unwrap()) {
+            let expected: Vec<f64> = expected.as_array().map_or_else(|| vec![expected.as_f64().unwrap()], |all| all.iter().map(|x| x.as_f64().unwrap()).collect());
+            assert_eq!(found.len(), expected.len());
+            for (found, expected) in found.iter().zip(expected) {
+                assert!((f64::from(*found) - expected).abs() < 2e-4, "{task}: {found} {expected}");
+            }
+        }
+        if let Some(predictions) = figures["predictions"].as_str() {
+            let found: String = logits.iter().map(|logits| if logits[1] > logits[0] { '1' } else { '0' }).collect();
+            assert_eq!(found, predictions[..found.len()], "{task}");
+        }
+        // Its own body with its own head, put together again.
+        let head = Some(open(&folder));
+        let borrowed = LocalModel::load(open(&folder), head, LocalOptions::default()).unwrap();
+        let again: Vec<Vec<f32>> = ask(&borrowed, &requests[..4]).into_iter().map(logits_of).collect();
+        for (again, first) in again.iter().flatten().zip(logits.iter().flatten()) {
+            assert!((again - first).abs() < 1e-4, "{task}: {again} {first}");
+        }
+    }
+}
+
+fn logits_of(answer: Answer) -> Vec<f32> {
+    match answer {
+        Answer::Logits { logits } => logits,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn texts_are_written_in_any_batch_alike_and_end_before_their_stop_strings() {
+    let Some((models, _)) = zoo() else { return };
+    let model = load(&models.join("smollm2-135m-instruct").display().to_string());
+    let ask_for = |question: &str, stop: &[&str], max_new_tokens| Request::Generate {
+        prompt: Prompt::Chat(vec![message("user", question)]),
+        max_new_tokens,
+        stop: stop.iter().map(|stop| (*stop).to_owned()).collect(),
+        temperature: 0.0,
+        top_p: 1.0,
+        seed: 0,
+    };
+    let requests = [
+        ask_for("What is the capital of France?", &[], 32),
+        ask_for("What is the capital of France?", &["Paris"], 32),
+        ask_for("What is the capital of France? Answer in one long sentence.", &[], 3),
+    ];
+    let answers = ask(&model, &requests);
+    let Answer::Text { text, finish: Finish::Stop, .. } = &answers[0] else { panic!("{answers:?}") };
+    // The zoo's README: what transformers writes greedily.
+    assert_eq!(text, "The capital of France is Paris.");
+    assert!(matches!(&answers[1], Answer::Text { text, finish: Finish::Stop, .. } if text == "The capital of France is "), "{answers:?}");
+    assert!(matches!(&answers[2], Answer::Text { tokens: 3, finish: Finish::Length, .. }), "{answers:?}");
+    assert_eq!(ask(&model, &requests[..1])[0], answers[0]);
+}
+
+#[test]
+fn likelihoods_of_windows_and_of_prompts_without_text_are_of_every_token_once() {
+    let Some((models, _)) = zoo() else { return };
+    let model = load(&models.join("smollm2-135m-instruct").display().to_string());
+    let joint = |prompt: &str, continuation: &str| Request::LogLikelihood {
+        prompt: Prompt::Text(prompt.to_owned()),
+        continuation: continuation.to_owned(),
+        tokenisation: Tokenisation::Joint,
+    };
+    let text = "The capital of France is Paris.";
+    let answers = ask(
+        &model,
+        &[
+            Request::Rolling { text: text.to_owned() },
+            joint("", text),
+            joint("The capital of France is", " Paris."),
+            joint("The capital of France is ", "Paris."),
+            joint("The capital of", ""),
+            Request::Rolling { text: String::new() },
+        ],
+    );
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(answers[2], answers[3], "white space at the prompt's end belongs to the continuation");
+    assert!(matches!(answers[2], Answer::LogLikelihood { tokens: 2, .. }), "{answers:?}");
+    for empty in &answers[4..] {
+        assert_eq!(*empty, Answer::LogLikelihood { sum: 0.0, tokens: 0, greedy: true });
+    }
+}
+
+#[test]
+fn what_a_model_cannot_do_is_an_error_that_says_so() {
+    let Some((models, _)) = zoo() else { return };
+    let refuse = |model: &LocalModel, request: Request| model.answer(&[request], &mut |_, _| Ok(())).unwrap_err().to_string();
+    let body = load(&models.join("minilm-l6").display().to_string());
+    let error = refuse(&body, classify("a", None));
+    assert!(error.contains("classifier.weight") && error.contains("--head-from"), "{error}");
+    let written = Request::Generate { prompt: Prompt::Text("a".into()), max_new_tokens: 1, stop: vec![], temperature: 0.0, top_p: 1.0, seed: 0 };
+    assert!(refuse(&body, written).contains("an encoder cannot write texts"));
+    assert!(refuse(&body, Request::Rolling { text: "a".into() }).contains("an encoder cannot"));
+
+    let source = models.join("smollm2-135m-instruct");
+    let decoder = load(&source.display().to_string());
+    assert!(refuse(&decoder, classify("a", None)).contains("a decoder has no classification head"));
+
+    let plain = tempfile::tempdir().unwrap();
+    fs::copy(source.join("tokenizer.json"), plain.path().join("tokenizer.json")).unwrap();
+    let without_template = LocalSource { tokenizer: plain.path().to_owned(), ..open(&source.display().to_string()) };
+    let model = LocalModel::load(without_template, None, LocalOptions::default()).unwrap();
+    let chat = Request::Generate {
+        prompt: Prompt::Chat(vec![message("user", "a")]),
+        max_new_tokens: 1,
+        stop: vec![],
+        temperature: 0.0,
+        top_p: 1.0,
+        seed: 0,
+    };
+    assert!(refuse(&model, chat).contains("has no chat template"));
+}
