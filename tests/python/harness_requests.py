@@ -77,6 +77,14 @@ def gsm8k(name, split, i):
     return {"question": text(name, split, i), "answer": f"{steps}\n#### {['', '-', '1,'][i % 3]}{100 + i}"}
 
 
+PIECES = " @-@ , @,@ , @.@ , : , ; , . , ! , ? , , ,( , ),[ , ],{ , },\" , \",' ,s ', = = = = , = = , ° , \n,\n , N , 's , word , 12 ,  ,é ".split(",")
+
+
+def wikitext(name, split, i):
+    draw = hashlib.sha512(repr((name, split, i)).encode()).digest()
+    return {"page": "".join(PIECES[byte % len(PIECES)] for byte in draw[: 8 + 2 * i])}
+
+
 # Task, its rows by split, the number of shots.
 TASKS = {
     "arc_easy": ({"train": arc, "validation": arc, "test": arc}, 0),
@@ -86,6 +94,7 @@ TASKS = {
     "truthfulqa_mc1": ({"validation": truthfulqa}, 0),
     "truthfulqa_mc2": ({"validation": truthfulqa}, 0),
     "gsm8k": ({"train": gsm8k, "test": gsm8k}, 5),
+    "wikitext": ({"test": wikitext}, 0),
 }
 DEFINITIONS = {
     "arc_easy": "arc/arc_easy.yaml",
@@ -95,6 +104,7 @@ DEFINITIONS = {
     "truthfulqa_mc1": "truthfulqa/truthfulqa_mc1.yaml",
     "truthfulqa_mc2": "truthfulqa/truthfulqa_mc2.yaml",
     "gsm8k": "gsm8k/gsm8k.yaml",
+    "wikitext": "wikitext/wikitext.yaml",
 }
 SUBJECTS = ["abstract_algebra", "anatomy", "us_foreign_policy"]
 
@@ -116,6 +126,9 @@ def of_harness(name, files, shots):
     config = load_yaml(Path(lm_eval.__file__).parent / "tasks" / DEFINITIONS.get(name, f"mmlu/default/{name}.yaml"))
     config.pop("tag", None)
     config |= {"task": name, "dataset_path": "json", "dataset_name": None, "dataset_kwargs": {"data_files": files}}
+    for split in ("training_split", "validation_split"):
+        if config.get(split) not in files:
+            config.pop(split, None)
     config |= {"num_fewshot": shots, "fewshot_config": {"sampler": "first_n"}}
     task = ConfigurableTask(config=config)
     task.build_all_requests(rank=0, world_size=1)
@@ -127,6 +140,10 @@ def of_harness(name, files, shots):
             items.append({"requests": [[instances[0].args[0], None]], "until": arguments["until"]})
             continue
         requests = [list(one.args) for one in instances]
+        if task.OUTPUT_TYPE == "loglikelihood_rolling":
+            scores = task.process_results(doc, [-1.0])
+            items.append({"requests": [["", *requests[0]]], "words": scores["word_perplexity"][1], "bytes": scores["byte_perplexity"][1]})
+            continue
         sums = [log_likelihood(*request) for request in requests]
         scores = task.process_results(doc, [(value, False) for value in sums])
         items.append({"requests": requests, "log_likelihoods": sums, "scores": {key: float(value) for key, value in scores.items()}})

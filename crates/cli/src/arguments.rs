@@ -1,11 +1,17 @@
 //! What can be typed.
 
+#[cfg(feature = "eval")]
+mod eval;
+
 use std::path::PathBuf;
 
 use clap::builder::styling::{AnsiColor, Styles};
 use clap::{Args, ColorChoice, Parser, Subcommand, ValueEnum};
 use deltaic_checkpoint::parse_size;
 use deltaic_kernels::InstructionSet;
+
+#[cfg(feature = "eval")]
+pub use eval::Eval;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -40,6 +46,9 @@ pub enum Verb {
     Verify(Verify),
     /// Study what a fine-tune changed of its base: ranges, quantiles, cosine, by tensor, layer and kind
     Delta(Delta),
+    /// Evaluate models on tasks: GLUE, GSM8K, HumanEval, MMLU, perplexity and more, or tasks of your own
+    #[cfg(feature = "eval")]
+    Eval(Box<Eval>),
     /// List the merge methods and sparsifiers, or show one with its formula and a recipe that runs
     Methods(Methods),
     /// Print completions for a shell

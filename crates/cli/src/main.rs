@@ -15,6 +15,9 @@ use clap::Parser;
 use crate::arguments::{Arguments, Verb};
 
 fn main() -> ExitCode {
+    // Programs that models wrote are run by this binary, started again: then this does not return.
+    #[cfg(feature = "eval")]
+    deltaic_sandbox::run_if_inside();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => {
@@ -30,6 +33,8 @@ fn main() -> ExitCode {
         Verb::Plan(plan) => verbs::plan::run(&plan, &messages),
         Verb::Dare(dare) => verbs::dare::run(&dare, &messages),
         Verb::Delta(delta) => verbs::delta::run(&delta, &messages),
+        #[cfg(feature = "eval")]
+        Verb::Eval(eval) => verbs::eval::run(&eval, &messages),
         Verb::Inspect(inspect) => verbs::inspect::run(&inspect),
         Verb::Verify(verify) => verbs::verify::run(&verify, &messages),
         Verb::Methods(methods) => verbs::methods::run(&methods),

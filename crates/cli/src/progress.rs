@@ -55,6 +55,66 @@ impl Bar {
     }
 }
 
+/// Shows how many items of a task are done: of questions, programs, verdicts.
+#[cfg(feature = "eval")]
+pub struct Items {
+    bar: Option<ProgressBar>,
+    started: Mutex<Instant>,
+}
+
+#[cfg(feature = "eval")]
+impl Items {
+    pub fn new(quiet: bool) -> Self {
+        let wanted = !quiet && std::io::stderr().is_terminal();
+        let bar = wanted.then(|| {
+            let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+            bar.set_style(style);
+            bar
+        });
+        Self { bar, started: Mutex::new(Instant::now()) }
+    }
+
+    /// Begins with a model and a task.
+    pub fn begin(&self, what: &str) {
+        if let Some(bar) = &self.bar {
+            bar.reset();
+            bar.set_prefix(format!("{what} "));
+        }
+        if let Ok(mut started) = self.started.lock() {
+            *started = Instant::now();
+        }
+    }
+
+    /// Takes news from any thread.
+    pub fn update(&self, progress: deltaic_eval::Progress) {
+        let Some(bar) = &self.bar else { return };
+        let Ok(mut started) = self.started.try_lock() else { return };
+        if progress.done == 0 {
+            *started = Instant::now();
+        }
+        let seconds = started.elapsed().as_secs_f64();
+        if seconds < 1.0 {
+            return;
+        }
+        let doing = match progress.stage {
+            deltaic_eval::Stage::Asking => "asked",
+            deltaic_eval::Stage::Executing => "programs run",
+            deltaic_eval::Stage::Judging => "judged",
+        };
+        let left = seconds * (progress.total as f64 / progress.done.max(1) as f64 - 1.0);
+        bar.set_length(progress.total as u64);
+        bar.set_position(progress.done as u64);
+        bar.set_message(format!("{}/{} {doing}  {} left", progress.done, progress.total, minutes(left)));
+    }
+
+    pub fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 fn minutes(seconds: f64) -> String {
     let seconds = seconds.clamp(0.0, 360_000.0) as u64;
     format!("{}:{:02}", seconds / 60, seconds % 60)

@@ -63,6 +63,7 @@ fn check(harness_task: &str, own_task: &str) {
                     assert_eq!(prompt, theirs[0].as_str().unwrap());
                     assert_eq!(serde_json::json!(stop), item["until"]);
                 }
+                Request::Rolling { text } => assert_eq!(text, theirs[1].as_str().unwrap()),
                 other => panic!("{other:?}"),
             }
         }
@@ -110,6 +111,37 @@ fn truthfulqa_asks_and_scores_as_the_harness_does() {
 #[test]
 fn gsm8k_fewshot_asks_as_the_harness_does() {
     check("gsm8k", "gsm8k_fewshot");
+}
+
+#[test]
+fn wikitext_is_detokenised_and_counted_as_the_harness_does() {
+    check("wikitext", "wikitext");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/harness");
+    let expected: Value = serde_json::from_str(&std::fs::read_to_string(folder.join("expected.json")).unwrap()).unwrap();
+    let task = built_in("wikitext").unwrap().unwrap();
+    let cancel = AtomicBool::new(false);
+    let options = RunOptions::new(&cancel);
+    let result = Evaluation::read(&task, Some(&folder.join("wikitext")), &options).unwrap().run(&Constant).unwrap();
+    for (record, item) in result.records.iter().zip(expected["wikitext"]["items"].as_array().unwrap()) {
+        assert_eq!((&record.answer["words"], &record.answer["bytes"]), (&item["words"], &item["bytes"]), "{}", record.id);
+    }
+}
+
+/// Says the same of every text.
+struct Constant;
+
+impl Backend for Constant {
+    fn name(&self) -> &str {
+        "constant"
+    }
+
+    fn identity(&self) -> Value {
+        Value::Null
+    }
+
+    fn answer(&self, requests: &[Request], done: &mut dyn FnMut(usize, Answer) -> Result<()>) -> Result<()> {
+        (0..requests.len()).try_for_each(|at| done(at, Answer::LogLikelihood { sum: -1.0, tokens: 1, greedy: false }))
+    }
 }
 
 #[test]

@@ -3,6 +3,8 @@
 pub mod completions;
 pub mod dare;
 pub mod delta;
+#[cfg(feature = "eval")]
+pub mod eval;
 pub mod inspect;
 pub mod merge;
 pub mod methods;
