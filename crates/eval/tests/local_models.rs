@@ -72,7 +72,8 @@ fn answer_nll_of_smollm2_and_its_adapters_is_that_of_transformers() {
     let expected = json(&figures.join("smollm2-nll.json"));
     let base = models.join("smollm2-135m-instruct").display().to_string();
     for (name, adapter) in [("base", ""), ("gsm8k", "+"), ("code", "+")] {
-        let adapter = if adapter.is_empty() { String::new() } else { format!("+{}", models.join(format!("smollm2-lora-{name}")).display()) };
+        let adapter =
+            if adapter.is_empty() { String::new() } else { format!("+{}", models.join(format!("smollm2-lora-{name}")).display()) };
         let answers = ask(&load(&format!("{base}{adapter}")), &requests);
         let (mut found_sum, mut expected_sum) = (0.0, 0.0);
         for (index, answer) in answers.iter().enumerate() {
@@ -91,7 +92,9 @@ fn answer_nll_of_smollm2_and_its_adapters_is_that_of_transformers() {
 #[test]
 fn predictions_of_the_fine_tuned_encoders_are_those_of_transformers_with_their_own_and_with_a_borrowed_head() {
     let Some((models, figures)) = zoo() else { return };
-    let lines = |file: &str, skip| fs::read_to_string(figures.join("data/glue").join(file)).unwrap().lines().skip(skip).map(str::to_owned).collect();
+    let lines = |file: &str, skip| {
+        fs::read_to_string(figures.join("data/glue").join(file)).unwrap().lines().skip(skip).map(str::to_owned).collect()
+    };
     let tables: [(&str, Vec<String>, usize, Option<usize>); 4] = [
         ("sst2", lines("SST-2/dev.tsv", 1), 0, None),
         ("cola", lines("CoLA/dev.tsv", 0), 3, None),
@@ -111,7 +114,9 @@ fn predictions_of_the_fine_tuned_encoders_are_those_of_transformers_with_their_o
         let logits: Vec<Vec<f32>> = ask(&load(&folder), &requests).into_iter().map(logits_of).collect();
         let figures = json(&figures.join(format!("minilm-{task}.json")));
         for (found, expected) in logits.iter().zip(figures["logits_first_32"].as_array().unwrap()) {
-            let expected: Vec<f64> = expected.as_array().map_or_else(|| vec![expected.as_f64().unwrap()], |all| all.iter().map(|x| x.as_f64().unwrap()).collect());
+            let expected: Vec<f64> = expected
+                .as_array()
+                .map_or_else(|| vec![expected.as_f64().unwrap()], |all| all.iter().map(|x| x.as_f64().unwrap()).collect());
             assert_eq!(found.len(), expected.len());
             for (found, expected) in found.iter().zip(expected) {
                 assert!((f64::from(*found) - expected).abs() < 2e-4, "{task}: {found} {expected}");
@@ -200,7 +205,8 @@ fn what_a_model_cannot_do_is_an_error_that_says_so() {
     let body = load(&models.join("minilm-l6").display().to_string());
     let error = refuse(&body, classify("a", None));
     assert!(error.contains("classifier.weight") && error.contains("--head-from"), "{error}");
-    let written = Request::Generate { prompt: Prompt::Text("a".into()), max_new_tokens: 1, stop: vec![], temperature: 0.0, top_p: 1.0, seed: 0 };
+    let written =
+        Request::Generate { prompt: Prompt::Text("a".into()), max_new_tokens: 1, stop: vec![], temperature: 0.0, top_p: 1.0, seed: 0 };
     assert!(refuse(&body, written).contains("an encoder cannot write texts"));
     assert!(refuse(&body, Request::Rolling { text: "a".into() }).contains("an encoder cannot"));
 

@@ -137,7 +137,8 @@ impl ChatTemplate {
             ErrorKind::OutOfFuel => format!("{}: the chat template takes too long for this conversation", self.path.display()),
             _ => format!("{}: the chat template fails for this conversation: {}", self.path.display(), reason(error)),
         };
-        Error::new(message).help("see which roles the template takes and in what order; many take no `system`, or want `user` and `assistant` in turn")
+        Error::new(message)
+            .help("see which roles the template takes and in what order; many take no `system`, or want `user` and `assistant` in turn")
     }
 }
 

@@ -54,7 +54,8 @@ pub(crate) fn tojson(state: &State, value: &Value, ensure_ascii: Option<bool>, k
         Some(indent) if indent.as_str().is_some() => indent.as_str().map(str::to_owned),
         Some(indent) => Some(" ".repeat(usize::try_from(indent)?.min(MAX_DEPTH))),
     };
-    let separators: Option<Vec<String>> = kwargs.get::<Option<Value>>("separators")?.filter(|value| !value.is_none()).map(to_texts).transpose()?;
+    let separators: Option<Vec<String>> =
+        kwargs.get::<Option<Value>>("separators")?.filter(|value| !value.is_none()).map(to_texts).transpose()?;
     let (item_separator, key_separator) = match separators.as_deref() {
         Some([item, key]) => (item.clone(), key.clone()),
         Some(_) => return Err(Error::new(ErrorKind::InvalidOperation, "tojson: expected two separators")),

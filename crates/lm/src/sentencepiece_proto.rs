@@ -22,8 +22,7 @@ impl Model {
 
     /// How texts are normalised; defaults where the file says nothing.
     pub(crate) fn normalizer(&self) -> &Normalizer {
-        const DEFAULT: &Normalizer =
-            &Normalizer { precompiled_charsmap: None, add_dummy_prefix: None, remove_extra_whitespaces: None };
+        const DEFAULT: &Normalizer = &Normalizer { precompiled_charsmap: None, add_dummy_prefix: None, remove_extra_whitespaces: None };
         self.normalizer_spec.as_ref().unwrap_or(DEFAULT)
     }
 }

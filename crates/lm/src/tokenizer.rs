@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use deltaic_checkpoint::{Error, Result};
 use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{
-    AddedToken, EncodeInput, Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
+    AddedToken, EncodeInput, Encoding, PostProcessor, Tokenizer, TruncationDirection, TruncationParams, TruncationStrategy,
+    truncate_encodings,
 };
 
 use crate::tokenizer_settings::{Family, SPECIAL, TokenizerSettings};

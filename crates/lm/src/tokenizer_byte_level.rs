@@ -20,10 +20,8 @@ use crate::tokenizer_settings::{Family, TokenizerSettings};
 const MAX_FILE: u64 = 64 << 20;
 
 /// How Qwen2's tokenizer splits words.
-const QWEN2_WORDS: &str = concat!(
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|",
-    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-);
+const QWEN2_WORDS: &str =
+    concat!(r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|", r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+");
 
 /// Reads a vocabulary and its merges.
 ///

@@ -129,7 +129,11 @@ fn damaged_files_are_errors_that_name_the_file() {
         ("llama", "tokenizer_config.json", b"[]"),
         ("llama", "tokenizer.json", br#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["aaaaaaa bbbbbbbbb"]}}"#),
         ("llama", "tokenizer.json", br#"{"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a"]}}"#),
-        ("llama", "tokenizer.json", br#"{"model": {"type": "BPE", "continuing_subword_prefix": "@@@@", "vocab": {"a": 0, "b": 1}, "merges": [["a", "b"]]}}"#),
+        (
+            "llama",
+            "tokenizer.json",
+            br#"{"model": {"type": "BPE", "continuing_subword_prefix": "@@@@", "vocab": {"a": 0, "b": 1}, "merges": [["a", "b"]]}}"#,
+        ),
         ("llama", "tokenizer.json", br#"{"model": {}, "normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}}"#),
         ("bert", "vocab.txt", b"a\nb\n"),
         ("gpt2", "vocab.json", b"{\"a\": -1}"),
@@ -141,7 +145,10 @@ fn damaged_files_are_errors_that_name_the_file() {
         let copy = with_config(name, &Map::new());
         fs::write(copy.path().join(file), bytes).unwrap();
         let error = TextTokenizer::open(copy.path()).unwrap_err();
-        assert!(error.message().contains(if name == "gpt2" && file.ends_with("config.json") { "vocab.json" } else { file }), "{file}: {error}");
+        assert!(
+            error.message().contains(if name == "gpt2" && file.ends_with("config.json") { "vocab.json" } else { file }),
+            "{file}: {error}"
+        );
     }
 }
 
@@ -149,7 +156,8 @@ fn damaged_files_are_errors_that_name_the_file() {
 fn a_tokenizer_that_the_library_panics_on_is_an_error() {
     // The template names a token that it does not define.
     let folder = tempfile::tempdir().unwrap();
-    let template = json!({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}], "pair": [], "special_tokens": {}});
+    let template =
+        json!({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}], "pair": [], "special_tokens": {}});
     let file = json!({"version": "1.0", "added_tokens": [], "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}, "post_processor": template});
     fs::write(folder.path().join("tokenizer.json"), file.to_string()).unwrap();
     let error = TextTokenizer::open(folder.path()).unwrap_err();

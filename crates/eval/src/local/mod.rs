@@ -159,8 +159,9 @@ impl LocalModel {
             return Ok(());
         }
         let Network::Encoder(encoder) = &self.network else {
-            return Err(Error::new(format!("{}: a decoder has no classification head", self.name))
-                .help("this task needs an encoder with a head (BERT, RoBERTa, …); decoders are evaluated by generation and by log-likelihood"));
+            return Err(Error::new(format!("{}: a decoder has no classification head", self.name)).help(
+                "this task needs an encoder with a head (BERT, RoBERTa, …); decoders are evaluated by generation and by log-likelihood",
+            ));
         };
         encoder.labels()?;
         let inputs: Vec<EncoderInput> = asked

@@ -22,7 +22,13 @@ impl Sequences<'_> {
     ///
     /// # Errors
     /// A text cannot be encoded, the continuation is longer than the window, or there is no token to begin with.
-    pub fn continuation(&self, prompt: &str, from_template: bool, continuation: &str, tokenisation: Tokenisation) -> Result<Option<Scored>> {
+    pub fn continuation(
+        &self,
+        prompt: &str,
+        from_template: bool,
+        continuation: &str,
+        tokenisation: Tokenisation,
+    ) -> Result<Option<Scored>> {
         match tokenisation {
             Tokenisation::Joint => self.joint(prompt, from_template, continuation),
             Tokenisation::Apart { max_tokens } => {
@@ -58,7 +64,8 @@ impl Sequences<'_> {
             (whole, count)
         };
         if count > self.window {
-            let message = format!("{}: a continuation of {count} tokens is to be scored, the model has a window of {}", self.model, self.window);
+            let message =
+                format!("{}: a continuation of {count} tokens is to be scored, the model has a window of {}", self.model, self.window);
             return Err(Error::new(message).help("shorten the texts, or evaluate a model with a longer window"));
         }
         // The last token is only predicted, so one more than the window fits.
