@@ -39,7 +39,8 @@ fn ask(model: &LocalModel, requests: &[Request]) -> Vec<Answer> {
 }
 
 fn json(path: &Path) -> Value {
-    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+    // Python's json writes Infinity, which is no JSON.
+    serde_json::from_str(&fs::read_to_string(path).unwrap().replace(": Infinity", ": null")).unwrap()
 }
 
 fn message(role: &str, content: &str) -> Message {

@@ -9,6 +9,9 @@ use crate::backend::{Answer, Finish, Request};
 /// Tokens that are decoded beside those that a stop string can cover: a character may be cut at their beginning.
 const MARGIN: usize = 16;
 
+/// Tokens that a text is taken to have when batches are made: limits are far higher than what most texts come to.
+const EXPECTED: usize = 256;
+
 /// A text to be written.
 struct Asked<'a> {
     /// Its place among the requests.
@@ -38,7 +41,8 @@ impl LocalModel {
             let request = GenerationRequest { prompt, max_new_tokens, temperature: *temperature, top_p: *top_p, seed: *seed };
             texts.push(Asked { index, request, stop });
         }
-        let lengths: Vec<usize> = texts.iter().map(|text| text.request.prompt.len() + text.request.max_new_tokens).collect();
+        let expected = |request: &GenerationRequest| request.prompt.len() + request.max_new_tokens.min(EXPECTED);
+        let lengths: Vec<usize> = texts.iter().map(|text| expected(&text.request)).collect();
         for batch in batches_by_length(&lengths, self.options.batch_tokens) {
             let requests: Vec<GenerationRequest> = batch.iter().map(|&text| texts[text].request.clone()).collect();
             let mut failed = None;

@@ -18,7 +18,7 @@ use sequences::Sequences;
 pub struct LocalOptions {
     /// Whether prompts begin with the BOS token; None as the model's tokenizer has it.
     pub add_bos: Option<bool>,
-    /// Most tokens of a batch, padding and tokens still to be written included; a longer text is a batch of its own.
+    /// Most tokens of a batch, padding and (up to 256 of a text) tokens still to be written included; a longer text is a batch of its own.
     pub batch_tokens: usize,
 }
 
