@@ -16,6 +16,7 @@ pub struct Error {
     message: String,
     help: Option<String>,
     not_yet: bool,
+    permanent: bool,
 }
 
 /// `Result` with deltaic's error.
@@ -24,7 +25,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error with its message, without the leading `error:`.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: cut(message.into(), MAX_MESSAGE), help: None, not_yet: false }
+        Self { message: cut(message.into(), MAX_MESSAGE), help: None, not_yet: false, permanent: false }
     }
 
     /// An error for what is valid but not built yet; its message begins with `not yet:`.
@@ -67,6 +68,16 @@ impl Error {
     pub fn within(self, path: &std::path::Path) -> Self {
         let message = format!("{}: {}", path.display(), self.message);
         self.with_message(message)
+    }
+
+    /// The same error, known to come back however often the same work is done on the same sources.
+    pub fn permanent(self) -> Self {
+        Self { permanent: true, ..self }
+    }
+
+    /// Whether the same work on the same sources ends in this error again, so that nothing of it is worth keeping.
+    pub fn is_permanent(&self) -> bool {
+        self.permanent
     }
 
     /// Whether what was asked for is valid but not built yet.

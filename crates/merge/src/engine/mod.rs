@@ -405,7 +405,8 @@ impl Run<'_> {
                         "{}: elements of the output are NaN or infinite ({} of those from element {} on)",
                         plan.name, counts.non_finite, range.start
                     ))
-                    .help("a source has such elements; without --deny-nan they are written and reported"));
+                    .help("a source has such elements; without --deny-nan they are written and reported")
+                    .permanent());
                 }
                 self.sink.write(number, range.start * plan.dtype.size() as u64, bytes)?;
                 self.bytes_written.fetch_add(bytes.len() as u64, Ordering::Relaxed);

@@ -128,7 +128,7 @@ fn merge_on(
 
 /// Writes all files of the model into the partial folder, and checks them.
 fn write(disk: &dyn Disk, plan: &Plan, partial: &PartialFolder, options: &MergeOptions, control: &Control<'_>) -> Result<Merged> {
-    let shards = Shards::open(disk, plan, partial.path(), partial.resumed)?;
+    let shards = Shards::open(disk, plan, partial.path(), partial.resumed, options.deny_nan)?;
     side_files::copy_all(disk, plan, partial.path())?;
     let run = std::thread::scope(|scope| {
         scope.spawn(|| shards.keep_journal());
@@ -136,7 +136,12 @@ fn write(disk: &dyn Disk, plan: &Plan, partial: &PartialFolder, options: &MergeO
         shards.close();
         run
     });
-    if let Err(error) = plan.sources.iter().flat_map(|source| &source.files).try_for_each(FileIdentity::check_unchanged) {
+    let unchanged = plan.sources.iter().flat_map(|source| &source.files).try_for_each(FileIdentity::check_unchanged);
+    let useless = unchanged.and_then(|()| match &run {
+        Err(error) if error.is_permanent() => Err(error.clone()),
+        _ => Ok(()),
+    });
+    if let Err(error) = useless {
         partial.discard();
         return Err(error);
     }

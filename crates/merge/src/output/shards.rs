@@ -43,8 +43,8 @@ struct Notes {
 
 impl<'a> Shards<'a> {
     /// Makes the files at their full length, space reserved where the file system can, and writes headers and index. With `resume` what
-    /// the folder's journal says is done is kept.
-    pub fn open(disk: &'a dyn Disk, plan: &Plan, folder: &Path, resume: bool) -> Result<Self> {
+    /// the folder's journal says is done is kept, but with `deny_nan` for tensors in which elements are not finite.
+    pub fn open(disk: &'a dyn Disk, plan: &Plan, folder: &Path, resume: bool, deny_nan: bool) -> Result<Self> {
         let mut files = Vec::new();
         let mut whole = Vec::new();
         for shard in plan.layout.shards() {
@@ -60,7 +60,9 @@ impl<'a> Shards<'a> {
         let places: Vec<TensorPlace> = plan.tensors.iter().map(|tensor| place(&tensor.name)).collect();
         let (journal, mut finished) =
             if resume { Journal::open(disk, folder, plan)? } else { (Journal::create(disk, folder, plan)?, Finished::default()) };
-        finished.tensors.retain(|tensor, _| places.get(*tensor).is_some_and(|place| whole[place.shard]));
+        finished.tensors.retain(|tensor, counts| {
+            places.get(*tensor).is_some_and(|place| whole[place.shard]) && !(deny_nan && counts.non_finite > 0)
+        });
         for (shard, (path, file)) in plan.layout.shards().iter().zip(&files) {
             disk.write_at(file, &shard.header, 0).map_err(|error| failed(&error, "writing the header", path))?;
         }
