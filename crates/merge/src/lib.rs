@@ -10,6 +10,7 @@ pub mod checks;
 pub mod delta;
 mod engine;
 mod gather;
+mod in_memory;
 pub mod methods;
 pub mod output;
 mod paper;
@@ -19,5 +20,6 @@ pub mod sparsifiers;
 pub mod verify;
 
 pub use engine::Progress;
+pub use in_memory::MergedInMemory;
 pub use output::{MergeOptions, Merged, merge};
 pub use plan::{Plan, PlanOptions, SHARD_BYTES};

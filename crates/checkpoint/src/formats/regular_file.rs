@@ -9,6 +9,9 @@ use rustix::fs::OFlags;
 
 use crate::error::{Context, Error, Result};
 
+/// What to do about a file that is not what its name says.
+pub(crate) const AGAIN: &str = "the file is damaged, or something else under its name: get it from its source again";
+
 /// Bytes that can be read by ranges: a file, or bytes in memory.
 pub(crate) trait Bytes {
     /// How many there are.
@@ -110,4 +113,17 @@ fn kind(kind: FileType) -> &'static str {
         kind if kind.is_socket() => "a socket",
         _ => "something else",
     }
+}
+
+/// Reads a text file of at most `limit` bytes.
+pub(crate) fn read_text(path: &Path, limit: u64) -> Result<String> {
+    let file = RegularFile::open(path)?;
+    if file.length() > limit {
+        return Err(Error::new(format!("{}: expected at most {limit} bytes, found {}", path.display(), file.length())).help(AGAIN));
+    }
+    let bytes = file.read_range(0, file.length(), "the text").map_err(|error| error.within(path))?;
+    let text = String::from_utf8(bytes)
+        .map_err(|error| Error::new(format!("{}: not UTF-8 text: {}", path.display(), error.utf8_error())).help(AGAIN))?;
+    // Some editors put a byte order mark before UTF-8; JSON does not know it.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }

@@ -60,9 +60,9 @@ impl<'a> Shards<'a> {
         let places: Vec<TensorPlace> = plan.tensors.iter().map(|tensor| place(&tensor.name)).collect();
         let (journal, mut finished) =
             if resume { Journal::open(disk, folder, plan)? } else { (Journal::create(disk, folder, plan)?, Finished::default()) };
-        finished.tensors.retain(|tensor, counts| {
-            places.get(*tensor).is_some_and(|place| whole[place.shard]) && !(deny_nan && counts.non_finite > 0)
-        });
+        finished
+            .tensors
+            .retain(|tensor, counts| places.get(*tensor).is_some_and(|place| whole[place.shard]) && !(deny_nan && counts.non_finite > 0));
         for (shard, (path, file)) in plan.layout.shards().iter().zip(&files) {
             disk.write_at(file, &shard.header, 0).map_err(|error| failed(&error, "writing the header", path))?;
         }
