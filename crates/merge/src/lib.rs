@@ -18,6 +18,7 @@ pub mod plan;
 pub mod recipe;
 pub mod sparsifiers;
 pub mod verify;
+mod workers;
 
 pub use engine::Progress;
 pub use in_memory::MergedInMemory;

@@ -97,7 +97,7 @@ impl<'a> Shards<'a> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Brings finished tensors into the journal, until [`Shards::close`]: what a thread of its own does beside the workers.
+    /// Brings finished tensors into the journal, until they are closed: what a thread of its own does beside the workers.
     pub fn keep_journal(&self) {
         let mut notes = self.notes();
         while !notes.closing {
@@ -142,10 +142,9 @@ impl<'a> Shards<'a> {
         notes.failure.clone().map_or(Ok(()), Err)
     }
 
-    /// Ends [`Shards::keep_journal`].
-    pub fn close(&self) {
-        self.notes().closing = true;
-        self.noted.notify_all();
+    /// Ends [`Shards::keep_journal`] when it is dropped, also by a panic: nobody waits for ever.
+    pub fn closed_in_the_end(&self) -> Closing<'_, 'a> {
+        Closing(self)
     }
 
     /// Notes down what still waits.
@@ -159,6 +158,16 @@ impl<'a> Shards<'a> {
     /// Waits until everything is on the disk.
     pub fn finish(&self) -> Result<()> {
         (0..self.files.len()).try_for_each(|shard| self.sync(shard))
+    }
+}
+
+/// See [`Shards::closed_in_the_end`].
+pub(super) struct Closing<'s, 'a>(&'s Shards<'a>);
+
+impl Drop for Closing<'_, '_> {
+    fn drop(&mut self) {
+        self.0.notes().closing = true;
+        self.0.noted.notify_all();
     }
 }
 
