@@ -6,7 +6,7 @@ use regex::{Regex, RegexBuilder};
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::formats::index::{AGAIN, read_text};
+use crate::formats::regular_file::{AGAIN, read_text};
 
 /// A configuration of more bytes is not one.
 const MAX_CONFIG: u64 = 4 << 20;

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::architecture::generic;
 use crate::dtype::{DType, shorten};
 use crate::error::{Error, Result};
-use crate::formats::index::{AGAIN, read_text};
+use crate::formats::regular_file::{AGAIN, read_text};
 
 /// A configuration of more bytes is not one.
 const MAX_CONFIG: u64 = 4 << 20;

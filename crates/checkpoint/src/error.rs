@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io::ErrorKind;
 
+use rustix::io::Errno;
+
 /// Longest message in characters; with the help it stays under 2,000. What is quoted from files is cut where it is quoted, but paths, and
 /// messages of other crates, may be of any length.
 const MAX_MESSAGE: usize = 1500;
@@ -16,6 +18,7 @@ pub struct Error {
     message: String,
     help: Option<String>,
     not_yet: bool,
+    permanent: bool,
 }
 
 /// `Result` with deltaic's error.
@@ -24,7 +27,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error with its message, without the leading `error:`.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: cut(message.into(), MAX_MESSAGE), help: None, not_yet: false }
+        Self { message: cut(message.into(), MAX_MESSAGE), help: None, not_yet: false, permanent: false }
     }
 
     /// An error for what is valid but not built yet; its message begins with `not yet:`.
@@ -67,6 +70,16 @@ impl Error {
     pub fn within(self, path: &std::path::Path) -> Self {
         let message = format!("{}: {}", path.display(), self.message);
         self.with_message(message)
+    }
+
+    /// The same error, known to come back however often the same work is done on the same sources.
+    pub fn permanent(self) -> Self {
+        Self { permanent: true, ..self }
+    }
+
+    /// Whether the same work on the same sources ends in this error again, so that nothing of it is worth keeping.
+    pub fn is_permanent(&self) -> bool {
+        self.permanent
     }
 
     /// Whether what was asked for is valid but not built yet.
@@ -117,6 +130,9 @@ impl<T> Context<T> for std::io::Result<T> {
 }
 
 fn what_to_do(error: &std::io::Error) -> &'static str {
+    if let Some(Errno::MFILE | Errno::NFILE) = error.raw_os_error().map(Errno::from_raw_os_error) {
+        return "more files than a process may have open: raise the limit with `ulimit -n 65536`, and run it again";
+    }
     match error.kind() {
         ErrorKind::NotFound => "see whether the path is right: it, or the folder that it lies in, is not there (any more)",
         ErrorKind::PermissionDenied => "see with `ls -ld` who may read and write there, or choose another place",
@@ -141,6 +157,12 @@ mod tests {
         let error = Error::new(format!("begin {} end", "x".repeat(9999))).within(&path).help("h".repeat(9999));
         assert!(error.to_string().chars().count() < 2000 && error.message().starts_with("é/") && error.message().ends_with(" end"));
         assert_eq!(Error::new("one\ntwo").message(), "one\ntwo");
+    }
+
+    #[test]
+    fn too_many_open_files_come_with_the_limit_to_raise() {
+        let result: std::io::Result<()> = Err(Errno::MFILE.into());
+        assert!(result.context("opening", std::path::Path::new("a")).unwrap_err().to_string().contains("ulimit -n"));
     }
 
     #[test]

@@ -137,7 +137,7 @@ fn resolve_revision(repository: &Path, revision: &str) -> Option<String> {
     // A revision such as `refs/pr/3` has slashes, but never a way out of `refs`.
     let safe = !revision.contains(['\\', '\0']) && revision.split('/').all(|part| !part.is_empty() && part != "." && part != "..");
     if safe
-        && let Ok(text) = crate::formats::index::read_text(&repository.join("refs").join(revision), 4096)
+        && let Ok(text) = crate::formats::regular_file::read_text(&repository.join("refs").join(revision), 4096)
         && is_hexadecimal(text.trim())
         && text.trim().len() == 40
     {

@@ -1,6 +1,6 @@
 //! What a file of weights is known by: its content, not its place.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +30,13 @@ pub struct FileIdentity {
     pub blob: Option<String>,
     /// When it was last changed, in seconds and nanoseconds: to see that it changes under a run, not a part of what it is.
     modified: (i64, i64),
+    /// When its content or what the file system knows of it last changed, likewise: programs can set back the time above, not this one.
+    changed: (i64, i64),
+}
+
+/// The times of a file's last change: of its content as programs may set it, and as the file system keeps it.
+fn times(metadata: &Metadata) -> [(i64, i64); 2] {
+    [(metadata.mtime(), metadata.mtime_nsec()), (metadata.ctime(), metadata.ctime_nsec())]
 }
 
 impl FileIdentity {
@@ -51,8 +58,8 @@ impl FileIdentity {
             file.read_exact_at(&mut window, start).context("reading", path)?;
             hash.update(&window);
         }
-        let modified = (metadata.mtime(), metadata.mtime_nsec());
-        Ok(Self { path: path.to_owned(), bytes, sample: hexadecimal(&hash.finalize()), blob: blob(path), modified })
+        let [modified, changed] = times(&metadata);
+        Ok(Self { path: path.to_owned(), bytes, sample: hexadecimal(&hash.finalize()), blob: blob(path), modified, changed })
     }
 
     /// The file's name.
@@ -79,12 +86,13 @@ impl FileIdentity {
         Ok(hexadecimal(&hash.finalize()))
     }
 
-    /// Length and time of the last change, as a run's journal holds them.
+    /// Length and times of the last change, as a run's journal holds them.
     pub fn stamp(&self) -> String {
-        format!("{} {}.{:09}", self.bytes, self.modified.0, self.modified.1)
+        let ([modified, changed], bytes) = ([self.modified, self.changed], self.bytes);
+        format!("{bytes} {}.{:09} {}.{:09}", modified.0, modified.1, changed.0, changed.1)
     }
 
-    /// Whether the file is what it was, as far as length and time of the last change tell.
+    /// Whether the file is what it was, as far as length and times of the last change tell.
     ///
     /// # Errors
     /// It is not: the message says what changed.
@@ -92,8 +100,11 @@ impl FileIdentity {
         let metadata = std::fs::metadata(&self.path).context("the file was there when it was opened", &self.path)?;
         let what = if metadata.len() != self.bytes {
             format!("it had {} bytes and has {}", self.bytes, metadata.len())
-        } else if (metadata.mtime(), metadata.mtime_nsec()) != self.modified {
+        } else if times(&metadata)[0] != self.modified {
             "it was written to".to_owned()
+        } else if times(&metadata)[1] != self.changed {
+            // A write whose time of change was set back shows in this alone; so does another link to the file, or another owner.
+            "it was written to, or its owner, permissions or links were changed (ctime)".to_owned()
         } else {
             return Ok(());
         };
@@ -163,6 +174,19 @@ mod tests {
         assert!(file.check_unchanged().unwrap_err().message().contains("had 3 bytes and has 5"));
         std::fs::remove_file(&file.path).unwrap();
         file.check_unchanged().unwrap_err();
+    }
+
+    #[test]
+    fn a_file_that_is_overwritten_with_its_time_of_change_set_back_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = written(folder.path(), "a", b"one");
+        let before = std::fs::metadata(&file.path).unwrap().modified().unwrap();
+        // The file system's clock goes in steps of some milliseconds.
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::fs::write(&file.path, b"two").unwrap();
+        File::options().write(true).open(&file.path).unwrap().set_modified(before).unwrap();
+        assert!(file.check_unchanged().unwrap_err().message().contains("(ctime)"));
+        assert_ne!(FileIdentity::of(&file.path).unwrap().stamp(), file.stamp());
     }
 
     #[test]

@@ -88,8 +88,12 @@ pub struct Window {
 }
 
 impl Window {
-    /// Checks that `start .. start + count` lies within the tensor, sizes the window for it, and lets `read` fill it.
-    pub(crate) fn fill(
+    /// Checks that `start .. start + count` lies within the tensor, sizes the window for it, and lets `read` fill it: what an
+    /// implementation of [`TensorSource::read`] needs. `path` is named in messages.
+    ///
+    /// # Errors
+    /// The range leaves the tensor, or `read` fails.
+    pub fn fill(
         &mut self,
         info: &TensorInfo,
         path: &Path,

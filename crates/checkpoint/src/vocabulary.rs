@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{Error, Result};
-use crate::formats::index::{AGAIN, read_text};
+use crate::formats::regular_file::{AGAIN, read_text};
 
 /// A vocabulary file of more bytes is not read.
 const MAX_FILE: u64 = 128 << 20;

@@ -27,6 +27,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if wrong { 2 } else { 0 });
         }
     };
+    signals::block_file_size_signal();
     let messages = messages::Messages::new(arguments.quiet, arguments.color);
     let done = match arguments.verb {
         Verb::Merge(merge) => verbs::merge::run(&merge, &messages),

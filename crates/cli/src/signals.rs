@@ -4,6 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use deltaic_checkpoint::{Error, Result};
+use nix::sys::signal::{SigSet, Signal};
+
+/// Past a limit of file sizes (`ulimit -f`) a write then fails, with a message, instead of ending the program without one.
+pub fn block_file_size_signal() {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGXFSZ);
+    // Where it cannot be blocked the program ends as it did before.
+    let _ = signals.thread_block();
+}
 
 /// A flag that the first signal sets, so that the work ends in order. A second one ends the program at once; the name of a folder that
 /// is left then says what it is.

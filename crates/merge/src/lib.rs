@@ -10,6 +10,7 @@ pub mod checks;
 pub mod delta;
 mod engine;
 mod gather;
+mod in_memory;
 pub mod methods;
 pub mod output;
 mod paper;
@@ -17,7 +18,9 @@ pub mod plan;
 pub mod recipe;
 pub mod sparsifiers;
 pub mod verify;
+mod workers;
 
 pub use engine::Progress;
+pub use in_memory::MergedInMemory;
 pub use output::{MergeOptions, Merged, merge};
 pub use plan::{Plan, PlanOptions, SHARD_BYTES};

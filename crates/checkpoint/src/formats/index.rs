@@ -8,16 +8,13 @@ use serde_json::value::RawValue;
 
 use crate::dtype::shorten;
 use crate::error::{Error, Result};
-use crate::formats::regular_file::{Bytes, RegularFile};
+use crate::formats::regular_file::{AGAIN, read_text};
 use crate::formats::safetensors::UniqueMap;
 use crate::formats::weight_file::WeightFile;
 use crate::tensor::TensorSource;
 
 /// An index of more bytes is not one.
 const MAX_INDEX: u64 = 100_000_000;
-
-/// What to do about a file that is not what its name says.
-pub(crate) const AGAIN: &str = "the file is damaged, or something else under its name: get it from its source again";
 
 /// The weight map of a sharded checkpoint.
 #[derive(Debug, Clone)]
@@ -140,27 +137,4 @@ pub(crate) fn is_plain_file_name(name: &str) -> bool {
     let mut components = Path::new(name).components();
     let plain = matches!((components.next(), components.next()), (Some(Component::Normal(_)), None));
     plain && !name.contains(['/', '\\', '\0'])
-}
-
-/// Reads a whole file of at most `limit` bytes.
-///
-/// # Errors
-/// It cannot be read, is no regular file, or is longer.
-pub fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let file = RegularFile::open(path)?;
-    if file.length() > limit {
-        return Err(Error::new(format!("{}: expected at most {limit} bytes, found {}", path.display(), file.length())).help(AGAIN));
-    }
-    file.read_range(0, file.length(), "the file").map_err(|error| error.within(path))
-}
-
-/// Reads a text file of at most `limit` bytes, without the byte order mark that it may begin with.
-///
-/// # Errors
-/// It cannot be read, is no regular file, is longer, or is not UTF-8.
-pub fn read_text(path: &Path, limit: u64) -> Result<String> {
-    let text = String::from_utf8(read_bytes(path, limit)?)
-        .map_err(|error| Error::new(format!("{}: not UTF-8 text: {}", path.display(), error.utf8_error())).help(AGAIN))?;
-    // Some editors put a byte order mark before UTF-8; JSON does not know it.
-    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }

@@ -9,6 +9,9 @@ use rustix::fs::OFlags;
 
 use crate::error::{Context, Error, Result};
 
+/// What to do about a file that is not what its name says.
+pub(crate) const AGAIN: &str = "the file is damaged, or something else under its name: get it from its source again";
+
 /// Bytes that can be read by ranges: a file, or bytes in memory.
 pub(crate) trait Bytes {
     /// How many there are.
@@ -110,4 +113,27 @@ fn kind(kind: FileType) -> &'static str {
         kind if kind.is_socket() => "a socket",
         _ => "something else",
     }
+}
+
+/// Reads a whole file of at most `limit` bytes.
+///
+/// # Errors
+/// It cannot be read, is no regular file, or is longer.
+pub fn read_bytes(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let file = RegularFile::open(path)?;
+    if file.length() > limit {
+        return Err(Error::new(format!("{}: expected at most {limit} bytes, found {}", path.display(), file.length())).help(AGAIN));
+    }
+    file.read_range(0, file.length(), "the file").map_err(|error| error.within(path))
+}
+
+/// Reads a text file of at most `limit` bytes, without the byte order mark that it may begin with.
+///
+/// # Errors
+/// It cannot be read, is no regular file, is longer, or is not UTF-8.
+pub fn read_text(path: &Path, limit: u64) -> Result<String> {
+    let text = String::from_utf8(read_bytes(path, limit)?)
+        .map_err(|error| Error::new(format!("{}: not UTF-8 text: {}", path.display(), error.utf8_error())).help(AGAIN))?;
+    // Some editors put a byte order mark before UTF-8; JSON does not know it.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }

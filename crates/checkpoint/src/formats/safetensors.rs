@@ -13,7 +13,7 @@ use serde::de::{self, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::dtype::{DType, shorten};
 use crate::error::{Error, Result};
-use crate::formats::index::AGAIN;
+use crate::formats::regular_file::AGAIN;
 use crate::formats::regular_file::{Bytes, RegularFile};
 use crate::tensor::{MAX_DIMENSIONS, TensorInfo, TensorSource, Window};
 

@@ -2,10 +2,7 @@
 
 use deltaic_kernels::{Kernels, LaneSums, ordered_sum};
 
-use super::regime::Shares;
-
-/// Magnitudes of deltas that the paper on DARE speaks of; the share of deltas within each is given.
-pub const LIMITS: [f32; 4] = [0.0002, 0.002, 0.005, 0.02];
+use super::regime::{LIMITS, Shares};
 
 /// The quantiles that are given.
 pub const QUANTILES: [f64; 5] = [0.001, 0.01, 0.5, 0.99, 0.999];

@@ -18,9 +18,9 @@ use deltaic_checkpoint::{ModelReference, Result};
 use deltaic_kernels::Kernels;
 
 pub(crate) use figures::{Adder, Totals};
-pub use figures::{Figures, LIMITS, QUANTILES};
+pub use figures::{Figures, QUANTILES};
 pub use pairs::NotCompared;
-pub use regime::{Regime, Shares};
+pub use regime::{LIMITS, Regime, Shares};
 
 use crate::engine::Progress;
 

@@ -12,6 +12,7 @@ use super::pairs::{Pair, Pairs};
 use super::quantiles::Lookup;
 use crate::engine::Progress;
 use crate::gather::BLOCK;
+use crate::workers::on_threads;
 
 /// How often both models are read.
 pub(super) const READS: usize = 3;
@@ -103,11 +104,7 @@ impl Run<'_> {
                 bytes_read: &bytes_read,
                 window,
             };
-            std::thread::scope(|scope| {
-                for _ in 0..threads {
-                    scope.spawn(|| self.work(&pass));
-                }
-            });
+            on_threads(threads, || self.work(&pass));
             if let Some(error) = pass.queue.into_inner().unwrap_or_else(PoisonError::into_inner).failure {
                 return Err(error);
             }

@@ -4,7 +4,8 @@
 //! and that 90% and more of it can be dropped; where a model was pre-trained further its deltas reach 0.03, and dropping even 10%
 //! breaks it. These are ranges in plots of the bulk of all deltas, so 99% of the deltas decide here, not the single greatest.
 
-use super::figures::LIMITS;
+/// Magnitudes of deltas that the paper on DARE speaks of; the share of deltas within each is given.
+pub const LIMITS: [f32; 4] = [0.0002, 0.002, 0.005, 0.02];
 
 /// So large a share of the deltas has to lie within a limit for the model to count as within it.
 pub const BULK: f64 = 0.99;

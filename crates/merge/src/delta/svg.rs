@@ -8,7 +8,8 @@ use std::fmt::Write;
 use deltaic_kernels::{ORDERED_BINS, ORDERED_BITS, from_ordered_bits};
 
 use super::DeltaStudy;
-use super::figures::{Figures, LIMITS};
+use super::figures::Figures;
+use super::regime::LIMITS;
 
 /// Width of the figure, and the part of it that the axis takes.
 const WIDTH: f64 = 980.0;

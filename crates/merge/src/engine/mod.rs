@@ -17,6 +17,7 @@ use self::tally::Store;
 use self::worker::{Range, Stages, Worker, rows_unit};
 use crate::methods::ModelWide;
 use crate::plan::{Action, Plan, TensorPlan};
+use crate::workers::on_threads;
 
 /// Where the output's bytes go.
 pub(crate) trait Sink: Sync {
@@ -266,17 +267,13 @@ impl Run<'_> {
         self.elements_done.store(0, Ordering::Relaxed);
         let queue = Mutex::new(Queue { windows: VecDeque::new(), next_tensor: 0, open: 0, failure: None });
         let changed = Condvar::new();
-        std::thread::scope(|scope| {
-            for _ in 0..self.control.threads.max(1) {
-                scope.spawn(|| {
-                    let _alarm = Alarm { queue: &queue, changed: &changed };
-                    let mut worker = Worker::new(self.sources, self.control.kernels);
-                    while let Some((tensor, range)) = self.next_window(goal, &queue, &changed) {
-                        if let Err(error) = self.work(goal, &queue, &changed, &mut worker, tensor, range) {
-                            fail(&queue, &changed, error);
-                        }
-                    }
-                });
+        on_threads(self.control.threads, || {
+            let _alarm = Alarm { queue: &queue, changed: &changed };
+            let mut worker = Worker::new(self.sources, self.control.kernels);
+            while let Some((tensor, range)) = self.next_window(goal, &queue, &changed) {
+                if let Err(error) = self.work(goal, &queue, &changed, &mut worker, tensor, range) {
+                    fail(&queue, &changed, error);
+                }
             }
         });
         match queue.into_inner().unwrap_or_else(PoisonError::into_inner).failure {
@@ -405,7 +402,8 @@ impl Run<'_> {
                         "{}: elements of the output are NaN or infinite ({} of those from element {} on)",
                         plan.name, counts.non_finite, range.start
                     ))
-                    .help("a source has such elements; without --deny-nan they are written and reported"));
+                    .help("a source has such elements; without --deny-nan they are written and reported")
+                    .permanent());
                 }
                 self.sink.write(number, range.start * plan.dtype.size() as u64, bytes)?;
                 self.bytes_written.fetch_add(bytes.len() as u64, Ordering::Relaxed);

@@ -1,6 +1,7 @@
 //! The folder in which an output is made, and how it takes its place.
 
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
@@ -12,7 +13,10 @@ use rustix::fs::{CWD, FlockOperation, RenameFlags};
 use super::MergeOptions;
 use super::disk::failed;
 use super::journal;
+use super::moving::move_into;
 use super::place::{self, Place};
+use super::side_files;
+use crate::plan::Plan;
 
 /// Beside OUT, with the plan's hash in its name, locked for as long as the run lasts. Where OUT is a mount point, inside it. Dropped
 /// before it is committed, it is removed, unless it is to be kept.
@@ -21,6 +25,8 @@ pub(super) struct PartialFolder {
     path: PathBuf,
     committed: Cell<bool>,
     kept: Cell<bool>,
+    /// Folders that were made for it to lie in, outermost first.
+    made: Vec<PathBuf>,
     /// Whether an earlier run made it.
     pub resumed: bool,
     /// Holds the lock: two runs never work in one folder.
@@ -28,13 +34,17 @@ pub(super) struct PartialFolder {
 }
 
 impl PartialFolder {
-    /// Makes the folder, or with `resume` opens the one that an earlier run of the plan left; room for `bytes` is checked. `force` removes
-    /// what a run that is over left there.
-    pub fn create(out: &Path, hash: &str, bytes: u64, options: &MergeOptions) -> Result<Self> {
+    /// Makes the folder, or with `resume` opens the one that an earlier run of the plan left; whether there is room is checked. `force`
+    /// removes what a run that is over left there.
+    pub fn create(out: &Path, plan: &Plan, options: &MergeOptions) -> Result<Self> {
         let place = Place::of(out)?;
-        let path = place.partial(hash);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).map_err(|error| failed(&error, "making the folder", parent))?;
+        let path = place.partial(&plan.hash());
+        let made = match path.parent() {
+            Some(parent) => make_folders(parent)?,
+            None => Vec::new(),
+        };
+        if path.is_symlink() {
+            return Err(Error::new(format!("{}: a link, where deltaic makes a folder of its own", path.display())).help("remove it"));
         }
         if options.force && !options.resume && path.exists() {
             let _lock = lock(&path)?;
@@ -52,8 +62,11 @@ impl PartialFolder {
             Err(error) => return Err(failed(&error, "making the folder", &path)),
         }
         let lock = lock(&path)?;
-        let partial = Self { place, path, committed: Cell::new(false), kept: Cell::new(resumed), resumed, _lock: lock };
-        partial.check_space(bytes)?;
+        let partial = Self { place, path, committed: Cell::new(false), kept: Cell::new(resumed), made, resumed, _lock: lock };
+        if resumed {
+            partial.clear_but_weights(plan)?;
+        }
+        partial.check_space(plan.layout.file_bytes() + side_files::bytes(plan)?)?;
         Ok(partial)
     }
 
@@ -77,6 +90,26 @@ impl PartialFolder {
             return error;
         }
         error.and_help(format!("what is done is kept in {}: --resume goes on with it, --force starts over", self.path.display()))
+    }
+
+    /// Of what an earlier run left only shards and journal are gone on with. All else is written again; what lies there besides must not get
+    /// into the output.
+    fn clear_but_weights(&self, plan: &Plan) -> Result<()> {
+        let is_kept = |name: &OsStr| name == journal::NAME || plan.layout.shards().iter().any(|shard| name == shard.file_name.as_str());
+        for entry in fs::read_dir(&self.path).context("reading the folder", &self.path)? {
+            let entry = entry.context("reading the folder", &self.path)?;
+            let (path, kind) = (entry.path(), entry.file_type().context("reading its kind", &entry.path())?);
+            match (is_kept(&entry.file_name()), kind.is_file(), kind.is_dir()) {
+                (true, true, _) => {}
+                (true, false, _) => {
+                    return Err(Error::new(format!("{}: expected a file that an earlier run left, found something else", path.display()))
+                        .help("start over with --force"));
+                }
+                (false, _, true) => fs::remove_dir_all(&path).context("removing what an earlier run left", &path)?,
+                (false, _, false) => fs::remove_file(&path).context("removing what an earlier run left", &path)?,
+            }
+        }
+        Ok(())
     }
 
     fn check_space(&self, needed: u64) -> Result<()> {
@@ -107,7 +140,12 @@ impl PartialFolder {
         fs::remove_file(&journal).context("removing the journal", &journal)?;
         match &self.place {
             Place::Beside { .. } => self.rename(out)?,
-            Place::Inside { .. } => move_into(&self.path, out)?,
+            Place::Inside { .. } => {
+                // Whatever stops it now, it can be finished.
+                self.keep();
+                move_into(&self.path, out)?;
+                self.committed.set(true);
+            }
         }
         sync_folder(out.parent());
         Ok(bytes)
@@ -132,41 +170,16 @@ impl Drop for PartialFolder {
         if !self.committed.get() && !self.kept.get() {
             // Nothing more can be done about a folder that does not go; its name says what it is.
             let _ = fs::remove_dir_all(&self.path);
+            self.made.iter().rev().for_each(|folder| drop(fs::remove_dir(folder)));
         }
     }
 }
 
-/// Moves the files of a finished model into a folder that cannot be renamed to. What makes a folder a model goes first from the old one
-/// and comes last from the new: at every moment there is one, or none.
-fn move_into(partial: &Path, out: &Path) -> Result<()> {
-    let last = ["model.safetensors.index.json", "config.json"];
-    let remove = |path: PathBuf| match fs::remove_file(&path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(failed(&error, "removing the old model's file", &path)),
-        _ => Ok(()),
-    };
-    last.iter().rev().try_for_each(|name| remove(out.join(name)))?;
-    sync_folder(Some(out));
-    let names = |folder: &Path| -> Result<Vec<_>> {
-        let entries = fs::read_dir(folder).context("reading the folder", folder)?;
-        Ok(entries.flatten().map(|entry| entry.file_name()).collect())
-    };
-    let is_weights = |name: &std::ffi::OsString| name.to_str().is_some_and(|name| name.ends_with(".safetensors") || name.ends_with(".bin"));
-    names(out)?.into_iter().filter(is_weights).try_for_each(|name| remove(out.join(name)))?;
-    let (mut first, mut then) = (names(partial)?, Vec::new());
-    for name in last {
-        if let Some(place) = first.iter().position(|known| known == name) {
-            then.push(first.remove(place));
-        }
-    }
-    for name in first.iter().chain(&then) {
-        let (from, to) = (partial.join(name), out.join(name));
-        if to.is_dir() {
-            fs::remove_dir_all(&to).context("removing the old model's folder", &to)?;
-        }
-        fs::rename(&from, &to).context("moving a file of the finished model", &to)?;
-        sync_folder(Some(out));
-    }
-    fs::remove_dir(partial).context("removing the empty folder", partial)
+/// Makes a folder with those it lies in; says which were made.
+fn make_folders(folder: &Path) -> Result<Vec<PathBuf>> {
+    let missing: Vec<PathBuf> = folder.ancestors().take_while(|folder| !folder.exists()).map(Path::to_owned).collect();
+    fs::create_dir_all(folder).map_err(|error| failed(&error, "making the folder", folder))?;
+    Ok(missing.into_iter().rev().collect())
 }
 
 /// Removes the model that gave way to a new one, where the run was stopped before it did so itself.
@@ -179,7 +192,7 @@ pub(super) fn remove_replaced(folder: &Path) -> Result<()> {
 }
 
 /// Locks a folder until the file is closed.
-fn lock(folder: &Path) -> Result<File> {
+pub(super) fn lock(folder: &Path) -> Result<File> {
     let taken = || Error::new(format!("{}: another run of this merge is at work", folder.display())).help("wait for it, or end it");
     let file = File::open(folder).context("opening the folder to lock it", folder)?;
     match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -226,7 +239,7 @@ fn sync_all(folder: &Path) -> Result<u64> {
 }
 
 /// A rename is durable once its folder is synced; where that cannot be done, the rename stands all the same.
-fn sync_folder(folder: Option<&Path>) {
+pub(super) fn sync_folder(folder: Option<&Path>) {
     if let Some(Ok(folder)) = folder.map(File::open) {
         let _ = folder.sync_all();
     }

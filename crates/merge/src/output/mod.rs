@@ -4,6 +4,7 @@ mod card;
 mod disk;
 mod folder;
 mod journal;
+mod moving;
 mod place;
 mod provenance;
 mod shards;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use deltaic_checkpoint::{Error, FileIdentity, Result};
+use deltaic_checkpoint::{Checkpoint, Error, FileIdentity, Result};
 use deltaic_kernels::{InstructionSet, Kernels};
 
 pub use self::place::check_out;
@@ -29,6 +30,7 @@ use crate::checks::folder::{Expected, Finding, Severity};
 use crate::engine::{self, Control, Progress};
 use crate::plan::Plan;
 use crate::recipe::{self, Document, Recorded, UnknownPolicy};
+use crate::verify;
 
 /// Broken things that one message names.
 const FINDINGS_LISTED: usize = 4;
@@ -111,13 +113,14 @@ fn merge_on(
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Merged> {
     let kernels = options.kernels()?;
-    if options.resume
-        && let Some(merged) = whole_already(plan, out)?
-    {
-        return Ok(merged);
+    if options.resume {
+        moving::finish_move(out, &plan.hash())?;
+        if let Some(merged) = whole_already(plan, out, options, cancel)? {
+            return Ok(merged);
+        }
     }
     check_out(plan, out, options)?;
-    let partial = PartialFolder::create(out, &plan.hash(), plan.layout.file_bytes(), options)?;
+    let partial = PartialFolder::create(out, plan, options)?;
     let control =
         Control { threads: options.threads, kernels, count_swallowed: options.checks, deny_nan: options.deny_nan, cancel, progress };
     let mut merged = write(disk, plan, &partial, options, &control).map_err(|error| partial.left_behind(error))?;
@@ -128,15 +131,20 @@ fn merge_on(
 
 /// Writes all files of the model into the partial folder, and checks them.
 fn write(disk: &dyn Disk, plan: &Plan, partial: &PartialFolder, options: &MergeOptions, control: &Control<'_>) -> Result<Merged> {
-    let shards = Shards::open(disk, plan, partial.path(), partial.resumed)?;
+    let shards = Shards::open(disk, plan, partial.path(), partial.resumed, options.deny_nan)?;
     side_files::copy_all(disk, plan, partial.path())?;
     let run = std::thread::scope(|scope| {
-        scope.spawn(|| shards.keep_journal());
-        let run = engine::run(plan, &shards, control);
-        shards.close();
-        run
+        let _closing = shards.closed_in_the_end();
+        // Where there is no thread for it, the journal is written in the end: a crash costs more then.
+        let _ = std::thread::Builder::new().spawn_scoped(scope, || shards.keep_journal());
+        engine::run(plan, &shards, control)
     });
-    if let Err(error) = plan.sources.iter().flat_map(|source| &source.files).try_for_each(FileIdentity::check_unchanged) {
+    let unchanged = plan.sources.iter().flat_map(|source| &source.files).try_for_each(FileIdentity::check_unchanged);
+    let useless = unchanged.and_then(|()| match &run {
+        Err(error) if error.is_permanent() => Err(error.clone()),
+        _ => Ok(()),
+    });
+    if let Err(error) = useless {
         partial.discard();
         return Err(error);
     }
@@ -191,8 +199,8 @@ fn recorded(folder: &Path) -> Option<Recorded> {
     recipe::parse(Arc::new(document), UnknownPolicy::Ignore).ok()?.0.recorded
 }
 
-/// The output that an earlier run of the plan has put in place.
-fn whole_already(plan: &Plan, out: &Path) -> Result<Option<Merged>> {
+/// The output that an earlier run of the plan has put in place, where nothing says that it was damaged since.
+fn whole_already(plan: &Plan, out: &Path, options: &MergeOptions, cancel: &AtomicBool) -> Result<Option<Merged>> {
     let length = |name: &str| out.join(name).metadata().map_or(0, |metadata| metadata.len());
     let hash = plan.hash();
     let whole = recorded(out).is_some_and(|recorded| recorded.plan == hash)
@@ -202,7 +210,17 @@ fn whole_already(plan: &Plan, out: &Path) -> Result<Option<Merged>> {
         return Ok(None);
     }
     folder::remove_replaced(&Place::of(out)?.partial(&hash))?;
+    let again = |error: Error| error.and_help("the output is there, but was changed since it was made: --force makes it again");
+    let mut warnings = vec![format!("{}: whole already, nothing was left to do", out.display())];
+    if options.checks {
+        warnings.extend(check(plan, out).map_err(again)?);
+    }
+    if options.deny_nan
+        && let Some(found) = verify::non_finite(&Checkpoint::open(out)?, options, cancel)?.into_iter().next()
+    {
+        return Err(found.error);
+    }
     let bytes = out.read_dir().into_iter().flatten().flatten().filter_map(|entry| entry.metadata().ok()).map(|metadata| metadata.len());
-    let (non_finite, warnings) = (Vec::new(), vec![format!("{}: whole already, nothing was left to do", out.display())]);
-    Ok(Some(Merged { folder: out.to_owned(), bytes: bytes.sum(), kept_bytes: plan.layout.total_size(), non_finite, warnings }))
+    let (bytes, non_finite) = (bytes.sum(), Vec::new());
+    Ok(Some(Merged { folder: out.to_owned(), bytes, kept_bytes: plan.layout.total_size(), non_finite, warnings }))
 }

@@ -3,10 +3,11 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use deltaic_checkpoint::{Context, Error, Result};
+use deltaic_checkpoint::{Config, Context, Error, Result, find_weights};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 
 use super::MergeOptions;
+use super::moving::{check_others, is_half_moved};
 use crate::plan::Plan;
 
 /// How a finished output comes to its place.
@@ -80,13 +81,19 @@ pub fn check_out(plan: &Plan, out: &Path, options: &MergeOptions) -> Result<()> 
         return Err(Error::new(format!("{}: a file, not a folder", out.display())).help("choose a folder for the output"));
     }
     out.read_dir().context("reading the folder", out)?;
+    let partial = Place::of(out)?.partial(&plan.hash());
+    if is_half_moved(&partial) {
+        return Err(Error::new(format!("{}: an earlier run of this merge was stopped while it put the model in place", partial.display()))
+            .help("finish it with --resume"));
+    }
+    check_others(out, &partial)?;
     match (is_empty(out), options.force) {
         (true, _) => Ok(()),
         (false, false) => Err(Error::new(format!("{}: the folder is not empty", out.display()))
             .help("choose another folder, or replace the model with --force")),
-        (false, true) if is_model(out) => Ok(()),
-        (false, true) => Err(Error::new(format!("{}: the folder holds other things than a model (no config.json)", out.display()))
-            .help("--force replaces a whole folder, and only a model's: choose another folder, or remove this one yourself")),
+        (false, true) => check_is_model(out).map_err(|error| {
+            error.help("--force replaces a whole folder, and only a model's: choose another folder, or remove this one yourself")
+        }),
     }
 }
 
@@ -97,11 +104,64 @@ pub(super) fn is_empty(out: &Path) -> bool {
     entries.all(|entry| ours(&entry.file_name()))
 }
 
-/// Whether a folder looks like a model's: `--force` on a wrong path must not delete what is no model.
-fn is_model(folder: &Path) -> bool {
-    let weights =
-        |name: std::ffi::OsString| name.to_str().is_some_and(|name| name.ends_with(".safetensors") || name == "pytorch_model.bin");
-    folder.join("config.json").exists() || folder.read_dir().into_iter().flatten().flatten().any(|entry| weights(entry.file_name()))
+/// An error unless a folder is a model's and holds nothing else: `--force` on a wrong path must not delete what is no model.
+fn check_is_model(folder: &Path) -> Result<()> {
+    let other = |what: String| Error::new(format!("{}: the folder holds other things than a model ({what})", folder.display()));
+    // What deltaic itself has made is a model whatever became of it.
+    let known = |config: &Config| config.model_type().is_some() || !config.architectures().is_empty();
+    if !folder.join("deltaic.yml").is_file() && !Config::read(folder).is_ok_and(|config| known(&config) && find_weights(folder).is_ok()) {
+        return Err(other("no config.json of a model, or no weights".to_owned()));
+    }
+    match first_foreign(folder, 0)? {
+        None => Ok(()),
+        Some(foreign) => Err(other(format!("{} is no file of a model", foreign.display()))),
+    }
+}
+
+/// The first file in a folder that no model has beside its weights.
+fn first_foreign(folder: &Path, depth: usize) -> Result<Option<PathBuf>> {
+    const DEEPEST: usize = 3;
+    const ENDINGS: [&str; 22] = [
+        "safetensors",
+        "bin",
+        "pt",
+        "pth",
+        "gguf",
+        "onnx",
+        "msgpack",
+        "h5",
+        "json",
+        "jsonl",
+        "txt",
+        "md",
+        "yml",
+        "yaml",
+        "py",
+        "jinja",
+        "model",
+        "spm",
+        "bpe",
+        "tiktoken",
+        "vocab",
+        "svg",
+    ];
+    const NAMES: [&str; 5] = [".gitattributes", "LICENSE", "NOTICE", "USE_POLICY", "lost+found"];
+    for entry in folder.read_dir().context("reading the folder", folder)? {
+        let path = entry.context("reading the folder", folder)?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let of_a_model = path.extension().and_then(|ending| ending.to_str()).is_some_and(|ending| ENDINGS.contains(&ending));
+        if NAMES.contains(&name) || name.starts_with(INSIDE) {
+            continue;
+        }
+        if path.is_dir() && !path.is_symlink() && depth < DEEPEST {
+            if let Some(foreign) = first_foreign(&path, depth + 1)? {
+                return Ok(Some(foreign));
+            }
+        } else if !of_a_model {
+            return Ok(Some(path));
+        }
+    }
+    Ok(None)
 }
 
 /// Whether a folder's files are links to files below another.

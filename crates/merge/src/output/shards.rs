@@ -43,8 +43,8 @@ struct Notes {
 
 impl<'a> Shards<'a> {
     /// Makes the files at their full length, space reserved where the file system can, and writes headers and index. With `resume` what
-    /// the folder's journal says is done is kept.
-    pub fn open(disk: &'a dyn Disk, plan: &Plan, folder: &Path, resume: bool) -> Result<Self> {
+    /// the folder's journal says is done is kept, but with `deny_nan` for tensors in which elements are not finite.
+    pub fn open(disk: &'a dyn Disk, plan: &Plan, folder: &Path, resume: bool, deny_nan: bool) -> Result<Self> {
         let mut files = Vec::new();
         let mut whole = Vec::new();
         for shard in plan.layout.shards() {
@@ -60,7 +60,9 @@ impl<'a> Shards<'a> {
         let places: Vec<TensorPlace> = plan.tensors.iter().map(|tensor| place(&tensor.name)).collect();
         let (journal, mut finished) =
             if resume { Journal::open(disk, folder, plan)? } else { (Journal::create(disk, folder, plan)?, Finished::default()) };
-        finished.tensors.retain(|tensor, _| places.get(*tensor).is_some_and(|place| whole[place.shard]));
+        finished
+            .tensors
+            .retain(|tensor, counts| places.get(*tensor).is_some_and(|place| whole[place.shard]) && !(deny_nan && counts.non_finite > 0));
         for (shard, (path, file)) in plan.layout.shards().iter().zip(&files) {
             disk.write_at(file, &shard.header, 0).map_err(|error| failed(&error, "writing the header", path))?;
         }
@@ -95,7 +97,7 @@ impl<'a> Shards<'a> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Brings finished tensors into the journal, until [`Shards::close`]: what a thread of its own does beside the workers.
+    /// Brings finished tensors into the journal, until they are closed: what a thread of its own does beside the workers.
     pub fn keep_journal(&self) {
         let mut notes = self.notes();
         while !notes.closing {
@@ -140,10 +142,9 @@ impl<'a> Shards<'a> {
         notes.failure.clone().map_or(Ok(()), Err)
     }
 
-    /// Ends [`Shards::keep_journal`].
-    pub fn close(&self) {
-        self.notes().closing = true;
-        self.noted.notify_all();
+    /// Ends [`Shards::keep_journal`] when it is dropped, also by a panic: nobody waits for ever.
+    pub fn closed_in_the_end(&self) -> Closing<'_, 'a> {
+        Closing(self)
     }
 
     /// Notes down what still waits.
@@ -157,6 +158,16 @@ impl<'a> Shards<'a> {
     /// Waits until everything is on the disk.
     pub fn finish(&self) -> Result<()> {
         (0..self.files.len()).try_for_each(|shard| self.sync(shard))
+    }
+}
+
+/// See [`Shards::closed_in_the_end`].
+pub(super) struct Closing<'s, 'a>(&'s Shards<'a>);
+
+impl Drop for Closing<'_, '_> {
+    fn drop(&mut self) {
+        self.0.notes().closing = true;
+        self.0.noted.notify_all();
     }
 }
 

@@ -81,7 +81,7 @@ const UNREAD_DTYPES: [&str; 10] = [
 ];
 
 /// Names for which there is more to say than that they are not known: what the file then holds.
-const EXPLAINED: [(&str, &str, &str); 10] = [
+const EXPLAINED: [(&str, &str, &str); 13] = [
     ("torch._utils", "_rebuild_sparse_tensor", "a sparse tensor, which is not read"),
     ("torch._utils", "_rebuild_sparse_csr_tensor", "a sparse tensor, which is not read"),
     ("torch._utils", "_rebuild_nested_tensor", "a nested tensor, which is not read"),
@@ -91,7 +91,10 @@ const EXPLAINED: [(&str, &str, &str); 10] = [
     ("torch.storage", "_load_from_bytes", "a pickle within the pickle, which is not read"),
     ("numpy.core.multiarray", "_reconstruct", "a NumPy array; only torch's tensors are read"),
     ("numpy._core.multiarray", "_reconstruct", "a NumPy array; only torch's tensors are read"),
+    ("numpy.core.numeric", "_frombuffer", "a NumPy array; only torch's tensors are read"),
+    ("numpy._core.numeric", "_frombuffer", "a NumPy array; only torch's tensors are read"),
     ("numpy.core.multiarray", "scalar", "a NumPy number; only torch's tensors are read"),
+    ("numpy._core.multiarray", "scalar", "a NumPy number; only torch's tensors are read"),
 ];
 
 /// What `module.name` stands for.
@@ -131,4 +134,19 @@ pub(super) fn refuse(module: &str, name: &str) -> Error {
              `torch.save(model.state_dict(), FILE)`, or as safetensors"
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numpys_arrays_and_numbers_are_named_under_the_old_and_the_new_modules() {
+        for (module, name) in [("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer")] {
+            for package in ["numpy.core", "numpy._core"] {
+                let error = look_up(&format!("{package}.{module}"), name).unwrap_err();
+                assert!(error.message().contains("a NumPy ") && error.to_string().contains("dense tensors"), "{error}");
+            }
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::dtype::shorten;
 use crate::error::{Error, Result};
-use crate::formats::index::AGAIN;
+use crate::formats::regular_file::AGAIN;
 use crate::formats::regular_file::{Bytes, RegularFile};
 use crate::tensor::{TensorInfo, TensorSource, Window};
 

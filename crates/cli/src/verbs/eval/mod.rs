@@ -66,7 +66,7 @@ fn evaluate(wanted: &Wanted<'_>, cancel: &Arc<AtomicBool>, messages: &Messages, 
     let mut evaluations: Vec<Evaluation<'_>> = wanted.tasks.iter().map(read).collect::<Result<_>>()?;
     let mut records = wanted.arguments.records.as_deref().map(|path| create(path).map(|file| (path, file))).transpose()?;
     for source in &wanted.models {
-        let backend = models::open(source, wanted.arguments, cancel)?;
+        let backend = models::open(source, wanted.arguments, messages, cancel)?;
         for (task, evaluation) in wanted.tasks.iter().zip(&mut evaluations) {
             bar.begin(&format!("{} {}", backend.name(), task.task));
             let result = evaluation.run(&*backend);

@@ -1,34 +1,47 @@
 //! Opening what answers: a model of this machine, a recipe's merge, a server; the judge; the sandbox.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use deltaic_checkpoint::{Error, ModelReference, Result};
+use deltaic_checkpoint::{ModelReference, Result};
 use deltaic_eval::{
     AnswerFile, ApiKey, Backend, Cached, Endpoint, EndpointOptions, LocalModel, LocalOptions, LocalSource, SandboxedPython,
 };
+use deltaic_merge::recipe::{Document, UnknownPolicy, parse};
+use deltaic_merge::{MergeOptions, MergedInMemory, PlanOptions};
 use deltaic_sandbox::{Limits, Sandbox, Settings};
 
 use super::wanted::{Source, Wanted};
 use crate::arguments::Eval;
+use crate::messages::Messages;
 
 /// Opens a model.
-pub fn open(source: &Source, arguments: &Eval, cancel: &Arc<AtomicBool>) -> Result<Box<dyn Backend>> {
+pub fn open(source: &Source, arguments: &Eval, messages: &Messages, cancel: &Arc<AtomicBool>) -> Result<Box<dyn Backend>> {
+    let head_from = || arguments.head_from.as_deref().map(local_source).transpose();
     match source {
         Source::Served(name) => {
             let url = arguments.endpoint.endpoint.as_deref().unwrap_or_default();
             keep_answers(endpoint(url, name, arguments, cancel)?, arguments)
         }
         Source::Local(model) => {
-            let head_from = arguments.head_from.as_deref().map(local_source).transpose()?;
-            keep_answers(LocalModel::load(local_source(model)?, head_from, LocalOptions::default())?.named(model), arguments)
+            keep_answers(LocalModel::load(local_source(model)?, head_from()?, LocalOptions::default())?.named(model), arguments)
         }
         Source::Recipe(path) => {
-            let what = format!("{}: evaluating a recipe without writing its merge", path.display());
-            Err(Error::not_yet(what).help("merge it first with `deltaic merge`"))
+            keep_answers(LocalModel::load(merged(path, messages, cancel)?, head_from()?, LocalOptions::default())?, arguments)
         }
     }
+}
+
+/// A recipe's merge, made in memory and in f32: nothing of it is written, and nothing is rounded to the dtype that it would be written in.
+fn merged(recipe: &Path, messages: &Messages, cancel: &AtomicBool) -> Result<LocalSource> {
+    let (parsed, warnings) = parse(Arc::new(Document::read(recipe)?), UnknownPolicy::Default)?;
+    warnings.iter().for_each(|warning| messages.warning(&warning.to_string()));
+    let merged = MergedInMemory::merge(parsed, PlanOptions::default(), &MergeOptions::default(), cancel, &|_| {})?;
+    merged.warnings.iter().for_each(|warning| messages.warning(warning));
+    let (name, id) = (recipe.display().to_string(), merged.id.clone());
+    let (config, tokenizer) = (merged.config.clone(), merged.tokenizer.clone());
+    Ok(LocalSource { name, id, config, tokenizer, tensors: Box::new(merged) })
 }
 
 fn local_source(model: &str) -> Result<LocalSource> {
