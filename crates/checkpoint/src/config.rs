@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use crate::architecture::generic;
 use crate::dtype::{DType, shorten};
 use crate::error::{Error, Result};
-use crate::formats::regular_file::{AGAIN, read_text};
+use crate::formats::regular_file::{AGAIN, is_there, read_text};
 
 /// A configuration of more bytes is not one.
 const MAX_CONFIG: u64 = 4 << 20;
@@ -39,7 +39,7 @@ impl Config {
     /// It is not there or is not a JSON object.
     pub fn read(folder: &Path) -> Result<Self> {
         let path = folder.join("config.json");
-        if !path.exists() {
+        if !is_there(&path) {
             return Err(Error::new(format!("{}: the model folder has no config.json", folder.display()))
                 .help("deltaic needs it to know the architecture: download the folder again, or copy the file from the base model"));
         }

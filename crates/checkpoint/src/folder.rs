@@ -1,8 +1,10 @@
 //! Which files of a model folder hold the weights.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
+use crate::formats::regular_file::is_there;
 
 /// The weights of a model folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,14 +22,16 @@ pub enum WeightFiles {
 /// There are none, or only in a format that is not read; the message lists what was looked for and found.
 pub fn find_weights(folder: &Path) -> Result<WeightFiles> {
     let single = folder.join("model.safetensors");
-    if single.exists() {
+    // A link whose target is not there counts: the error of opening it says what is wrong.
+    if is_there(&single) {
         return Ok(WeightFiles::Single(single));
     }
     let index = folder.join("model.safetensors.index.json");
-    if index.exists() {
+    if is_there(&index) {
         return Ok(WeightFiles::Sharded(index));
     }
-    let names = file_names(folder)?;
+    let files = entry_names(folder)?.into_iter().filter(|name| !folder.join(name).is_dir());
+    let names: Vec<String> = files.filter_map(|name| name.into_string().ok()).collect();
     let place = folder.display();
     let of_kind = |ending: &str| -> Vec<&String> { names.iter().filter(|name| name.ends_with(ending)).collect() };
     let safetensors: Vec<&String> = of_kind(".safetensors").into_iter().filter(|name| *name != "adapter_model.safetensors").collect();
@@ -64,16 +68,11 @@ pub fn find_weights(folder: &Path) -> Result<WeightFiles> {
     .help("deltaic reads safetensors and pytorch_model.bin: fetch or convert the weights in one of these formats"))
 }
 
-/// The names of all files (and links to files) of a folder, sorted.
-pub(crate) fn file_names(folder: &Path) -> Result<Vec<String>> {
+/// The names of everything in a folder, sorted: of files, links (also those whose targets are not there), pipes, folders.
+pub(crate) fn entry_names(folder: &Path) -> Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in std::fs::read_dir(folder).context("reading the folder", folder)? {
-        let entry = entry.context("reading the folder", folder)?;
-        if entry.path().is_file()
-            && let Ok(name) = entry.file_name().into_string()
-        {
-            names.push(name);
-        }
+        names.push(entry.context("reading the folder", folder)?.file_name());
     }
     names.sort();
     Ok(names)

@@ -40,7 +40,7 @@ pub use dtype::{DType, shorten};
 pub use error::{Context, Error, Result};
 pub use folder::{WeightFiles, find_weights};
 pub use formats::index::ShardIndex;
-pub use formats::regular_file::{read_bytes, read_text};
+pub use formats::regular_file::{open_regular, read_bytes, read_text};
 pub use formats::safetensors::{Header, SafetensorsFile, StoredTensor, parse_header};
 pub use formats::torch::{TorchFile, TorchTensor, parse_torch_file, parse_torch_pickle};
 pub use formats::weight_file::WeightFile;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{self, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::error::{Error, Result};
-use crate::formats::regular_file::{AGAIN, read_text};
+use crate::formats::regular_file::{AGAIN, is_there, read_text};
 
 /// A vocabulary file of more bytes is not read.
 const MAX_FILE: u64 = 128 << 20;
@@ -22,20 +22,20 @@ const MAX_TOKENS: usize = 2_000_000;
 /// A file is there, but cannot be read or is not what its name says.
 pub fn read_vocabulary(folder: &Path) -> Result<Option<BTreeMap<String, u32>>> {
     let path = folder.join("tokenizer.json");
-    if path.exists() {
+    if is_there(&path) {
         return parse_tokenizer(&read_text(&path, MAX_FILE)?, &path).map(Some);
     }
     let path = folder.join("vocab.json");
-    if path.exists() {
+    if is_there(&path) {
         let mut vocabulary = parse::<RawVocabulary>(&path)?.0;
         let added = folder.join("added_tokens.json");
-        if added.exists() {
+        if is_there(&added) {
             vocabulary.extend(parse::<RawVocabulary>(&added)?.0);
         }
         return Ok(Some(vocabulary));
     }
     let path = folder.join("vocab.txt");
-    if path.exists() {
+    if is_there(&path) {
         let text = read_text(&path, MAX_FILE)?;
         let lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
         // The file ends with a newline, behind which there is no token.

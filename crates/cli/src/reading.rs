@@ -12,8 +12,11 @@ use crate::messages::Messages;
 
 /// Reads a recipe and resolves it; warnings are said.
 pub fn read_plan(recipe: &Path, reading: &Reading, messages: &Messages) -> Result<Plan> {
-    let document =
-        if recipe == Path::new("-") { Document::from_reader("stdin", std::io::stdin().lock(), ".")? } else { Document::read(recipe)? };
+    let document = if recipe == Path::new("-") {
+        Document::from_reader("stdin", std::io::stdin().lock(), ".")?
+    } else {
+        Document::read_given(recipe)?
+    };
     let policy = match (reading.ignore_unknown, reading.strict) {
         (true, _) => UnknownPolicy::Ignore,
         (_, true) => UnknownPolicy::Strict,

@@ -51,6 +51,19 @@ fn what_is_not_finite_is_counted_apart_and_changes_no_figure() {
 }
 
 #[test]
+fn a_pair_without_elements_has_no_regime_and_a_figure_without_nan() {
+    let empty = tensors(&[("model.norm.weight", &[]), ("model.layers.0.x.weight", &[])]);
+    let unknown = tensors(&[("model.norm.weight", &[f32::NAN])]);
+    for model in [empty, unknown] {
+        let found = of(&model, &model);
+        assert_eq!(found.regime(), Regime::NothingCompared);
+        assert!(found.regime().meaning().starts_with("nothing was compared"));
+        let figure = found.to_svg();
+        assert!(!figure.contains("NaN") && !figure.contains("inf") && figure.contains("unchanged: \u{2013};"), "{figure}");
+    }
+}
+
+#[test]
 fn an_equal_model_is_unchanged_and_a_zero_base_has_no_cosine() {
     let base = tensors(&[("model.norm.weight", &[1.0, 2.0]), ("model.layers.0.x.weight", &[0.0, 0.0])]);
     let found = of(&base, &base);

@@ -161,6 +161,38 @@ fn every_defect_made_by_hand_is_found_and_good_folders_give_nothing() {
     assert!(folder(&all.path().join("nowhere"), None).is_err());
 }
 
+#[test]
+fn a_side_file_that_cannot_be_read_ends_the_plan_and_is_named() {
+    use std::os::unix::ffi::OsStrExt;
+    let all = tempfile::tempdir().unwrap();
+    let source = all.path().join("source");
+    copy_folder(&quickstart().join("base"), &source);
+    // Python's names need not be UTF-8: such a file is copied as any other.
+    let code = std::ffi::OsStr::from_bytes(b"modeling_\xff.py");
+    std::fs::write(source.join(code), "class Own: pass\n").unwrap();
+    let recipe = "{merge_method: average, models: [{model: ./source}]}";
+    run(&plan(recipe, all.path(), 0).unwrap(), &all.path().join("out"));
+    assert_eq!(std::fs::read(all.path().join("out").join(code)).unwrap(), b"class Own: pass\n");
+    for (name, words) in
+        [(GENERATION, "a link that points to gone, which is not there"), ("chat_template.jinja", "found a named pipe (FIFO)")]
+    {
+        let (path, aside) = (source.join(name), all.path().join("aside"));
+        let was_there = std::fs::rename(&path, &aside).is_ok();
+        if name == GENERATION {
+            std::os::unix::fs::symlink("gone", &path).unwrap();
+        } else {
+            rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        }
+        let error = plan(recipe, all.path(), 0).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains(name) && error.contains(words) && error.contains("\n  = "), "{error}");
+        std::fs::remove_file(&path).unwrap();
+        if was_there {
+            std::fs::rename(&aside, &path).unwrap();
+        }
+    }
+    plan(recipe, all.path(), 0).unwrap();
+}
+
 /// The folder that an environment variable names, else the one beside the workspace.
 fn golden() -> PathBuf {
     std::env::var_os("DELTAIC_GOLDEN").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/golden"), PathBuf::from)

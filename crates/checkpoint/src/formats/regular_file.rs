@@ -63,7 +63,13 @@ impl RegularFile {
     /// # Errors
     /// It is not there, not readable, or no regular file; the message names it.
     pub(crate) fn open(path: &Path) -> Result<Self> {
-        check_regular(path, &std::fs::metadata(path).context("opening", path)?)?;
+        let metadata = match std::fs::metadata(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                return dangling(path).map_or_else(|| Err(error).context("opening", path), Err);
+            }
+            metadata => metadata.context("opening", path)?,
+        };
+        check_regular(path, &metadata)?;
         // The file may have been replaced since: opening a pipe would wait for a writer.
         let flags = OFlags::NONBLOCK.bits() as i32;
         let file = OpenOptions::new().read(true).custom_flags(flags).open(path).context("opening", path)?;
@@ -96,6 +102,26 @@ impl Bytes for RegularFile {
             .help("something changes this source: let that end, get the file again if it is cut off, and start again")
         })
     }
+}
+
+/// Opens a file that lies in a model's folder: a regular one, never a pipe or device, on which a reader would wait.
+///
+/// # Errors
+/// It is not there, a link whose target is not there, not readable, or no regular file; the message names it.
+pub fn open_regular(path: &Path) -> Result<File> {
+    RegularFile::open(path).map(|opened| opened.file)
+}
+
+/// Whether something lies there, be it a link whose target is not.
+pub(crate) fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// The error of a link whose target is not there; None where it is no link.
+fn dangling(path: &Path) -> Option<Error> {
+    let target = std::fs::read_link(path).ok()?;
+    let message = format!("{}: a link that points to {}, which is not there", path.display(), target.display());
+    Some(Error::new(message).help("get the file itself (an interrupted download leaves such links), or remove the link"))
 }
 
 fn check_regular(path: &Path, metadata: &Metadata) -> Result<()> {

@@ -22,7 +22,9 @@ pub struct Shares {
 /// Where deltas stand, by the paper's findings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Regime {
-    /// Nothing changed, or nothing was compared.
+    /// There is no element to compare, or none whose delta is finite.
+    NothingCompared,
+    /// Nothing changed.
     Unchanged,
     /// 99% lie within 0.005: supervised fine-tuning.
     FineTuning,
@@ -37,7 +39,8 @@ impl Regime {
     pub fn of(shares: &Shares) -> Self {
         let [_, _, of_fine_tuning, of_pretraining] = shares.within;
         match shares.unchanged {
-            unchanged if unchanged.is_nan() || unchanged == 1.0 => Self::Unchanged,
+            unchanged if unchanged.is_nan() => Self::NothingCompared,
+            1.0 => Self::Unchanged,
             _ if of_fine_tuning >= BULK => Self::FineTuning,
             _ if of_pretraining >= BULK => Self::Between,
             _ => Self::ContinuedPretraining,
@@ -47,6 +50,7 @@ impl Regime {
     /// A word for programs.
     pub fn name(self) -> &'static str {
         match self {
+            Self::NothingCompared => "nothing_compared",
             Self::Unchanged => "unchanged",
             Self::FineTuning => "fine_tuning",
             Self::Between => "between",
@@ -57,6 +61,7 @@ impl Regime {
     /// What it means, in a sentence.
     pub fn meaning(self) -> &'static str {
         match self {
+            Self::NothingCompared => "nothing was compared: the tensors of both have no elements, or none that are finite in both",
             Self::Unchanged => "the models are equal wherever they were compared: there is no delta to merge",
             Self::FineTuning => {
                 "these are deltas of supervised fine-tuning (99% within 0.005): the paper on DARE drops 90% and more of such without loss"
@@ -95,6 +100,6 @@ mod tests {
         // Normal deltas with a standard deviation of 0.009: 99.9% lie within 0.03, the paper's figure for continued pre-training.
         assert_eq!(regime(0.0, [0.018, 0.176, 0.421, 0.974]), Regime::ContinuedPretraining);
         assert_eq!(regime(1.0, [1.0; 4]), Regime::Unchanged);
-        assert_eq!(regime(f64::NAN, [f64::NAN; 4]), Regime::Unchanged);
+        assert_eq!(regime(f64::NAN, [f64::NAN; 4]), Regime::NothingCompared);
     }
 }

@@ -69,10 +69,10 @@ pub(super) fn draw(study: &DeltaStudy, histogram: &[u64]) -> String {
     let title = format!("Deltas of {} against {}", study.model.label_where(false, false), study.base.label_where(false, false));
     text(&mut body, 20.0, 28.0, 17, "start", INK, &shortened(&title, 100));
     let all = &study.whole;
-    let within = LIMITS.iter().zip(all.within_shares()).map(|(limit, share)| format!("{limit}: {:.2}%", 100.0 * share));
+    let within = LIMITS.iter().zip(all.within_shares()).map(|(limit, share)| format!("{limit}: {}", percent(share, 2)));
     let within = format!("{} elements; |d| within {}", all.elements, within.collect::<Vec<_>>().join(", "));
-    let (unchanged, norm, cosine) = (100.0 * all.unchanged_share(), all.relative_norm, all.cosine);
-    let whole = format!("unchanged: {unchanged:.1}%; norm of d over norm of base: {norm:.4}; cosine of base and model: {cosine:.5}");
+    let (unchanged, norm, cosine) = (percent(all.unchanged_share(), 1), number(all.relative_norm, 4), number(all.cosine, 5));
+    let whole = format!("unchanged: {unchanged}; norm of d over norm of base: {norm}; cosine of base and model: {cosine}");
     text(&mut body, 20.0, 50.0, 12, "start", INK, &within);
     text(&mut body, 20.0, 67.0, 12, "start", INK, &whole);
     let mut y = draw_histogram(&mut body, &axis, 115.0, all, histogram);
@@ -157,7 +157,7 @@ fn draw_ranges(out: &mut String, axis: &Axis, top: f64, what: &str, rows: &[(Str
             line(out, (end, y - 4.0), (end, y + 4.0), BAR, 1.0, "");
         }
         let _ = writeln!(out, "<circle cx=\"{q50:.1}\" cy=\"{y:.1}\" r=\"2\" fill=\"{INK}\"/>");
-        text(out, RIGHT + 8.0, y + 4.0, 11, "start", INK, &format!("{:.2}%", 100.0 * figures.within_shares()[1]));
+        text(out, RIGHT + 8.0, y + 4.0, 11, "start", INK, &percent(figures.within_shares()[1], 2));
     }
     decades(out, axis, bottom);
     bottom + 80.0
@@ -193,6 +193,17 @@ fn marks(out: &mut String, axis: &Axis, top: f64, bottom: f64, labelled: bool) {
             }
         }
     }
+}
+
+/// A number with so many decimals; a dash for what is unknown.
+fn number(value: f64, decimals: usize) -> String {
+    if value.is_nan() { "\u{2013}".to_owned() } else { format!("{value:.decimals$}") }
+}
+
+/// A share in percent; a dash for that of nothing.
+fn percent(share: f64, decimals: usize) -> String {
+    let sign = if share.is_nan() { "" } else { "%" };
+    format!("{}{sign}", number(100.0 * share, decimals))
 }
 
 /// `1e-6`, `0.01`, `1`.

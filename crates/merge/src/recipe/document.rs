@@ -1,9 +1,10 @@
 //! A recipe's text, and messages that show the line they speak of.
 
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use deltaic_checkpoint::{Context, Error, Result};
+use deltaic_checkpoint::{Context, Error, Result, open_regular};
 
 use super::Span;
 
@@ -68,12 +69,23 @@ impl Document {
         Self::from_bytes(name, bytes, folder)
     }
 
-    /// Reads the file at `path`; relative paths in it start from its folder.
+    /// Reads the file at `path`, which lies in a folder that others may have filled; relative paths in it start from its folder.
+    ///
+    /// # Errors
+    /// It cannot be read, is no regular file (a pipe would be waited for), is too large, or is not UTF-8.
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::of_file(open_regular(path)?, path)
+    }
+
+    /// As [`Document::read`], for a recipe that the user names: it may be a pipe too, such as a shell's `<(…)`.
     ///
     /// # Errors
     /// It cannot be read, is too large, or is not UTF-8.
-    pub fn read(path: &Path) -> Result<Self> {
-        let file = std::fs::File::open(path).context("opening the recipe", path)?;
+    pub fn read_given(path: &Path) -> Result<Self> {
+        Self::of_file(File::open(path).context("opening the recipe", path)?, path)
+    }
+
+    fn of_file(file: File, path: &Path) -> Result<Self> {
         Self::from_reader(path.display().to_string(), file, path.parent().unwrap_or(Path::new("")))
     }
 
@@ -219,6 +231,14 @@ mod tests {
             let shown = Document::new("r", text, "").render(Span { start, end }, "m", "l");
             assert!(shown.ends_with("^ l"), "{shown}");
         }
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_not_waited_for() {
+        let error = Document::read(Path::new("/dev/zero")).unwrap_err();
+        assert_eq!(error.message(), "/dev/zero: not a file: found a device");
+        let given = Document::read_given(Path::new("/dev/zero")).unwrap_err();
+        assert!(given.message().contains("more than 1000000 bytes"), "{given}");
     }
 
     #[test]

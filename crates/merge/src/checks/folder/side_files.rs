@@ -1,10 +1,9 @@
 //! Side files: those of the sources have to be in the output, byte for byte.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use deltaic_checkpoint::{Context, Error, Result, SideFiles};
+use deltaic_checkpoint::{Context, Error, Result, SideFiles, open_regular};
 use serde_json::Value;
 
 use super::{Expected, Finding, Severity};
@@ -40,7 +39,7 @@ pub(super) fn missing(out: &Path, expected: &Expected<'_>) -> Result<Vec<Finding
 }
 
 fn same_bytes(one: &Path, other: &Path) -> Result<bool> {
-    let open = |path: &Path| File::open(path).map(|file| BufReader::with_capacity(STEP, file)).context("opening", path);
+    let open = |path: &Path| open_regular(path).map(|file| BufReader::with_capacity(STEP, file));
     let (mut first, mut second) = (open(one)?, open(other)?);
     loop {
         let (a, b) = (first.fill_buf().context("reading", one)?, second.fill_buf().context("reading", other)?);
