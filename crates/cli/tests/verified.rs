@@ -104,6 +104,169 @@ fn what_was_changed_beside_the_weights_is_found_too() {
     }
 }
 
+/// Runs a command that has to succeed; what it says to stderr.
+#[track_caller]
+fn said(command: &mut std::process::Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}\n{}", checkpoints::stderr(&output));
+    checkpoints::stderr(&output)
+}
+
+fn fifo(path: &Path) {
+    succeed(std::process::Command::new("mkfifo").arg(path));
+}
+
+/// Changes a text file of a folder: the first of `from` becomes `to`.
+fn replace(folder: &Path, file: &str, from: &str, to: &str) {
+    let text = std::fs::read_to_string(folder.join(file)).unwrap();
+    assert!(text.contains(from), "{from} is not in {text}");
+    std::fs::write(folder.join(file), text.replacen(from, to, 1)).unwrap();
+}
+
+#[test]
+fn what_an_output_says_of_itself_is_held_against_its_sources_without_computing_it_again() {
+    const RECORD: &str = "deltaic.yml";
+    let folder = quickstart();
+    let out = merged(folder.path(), RECIPES[0], "out", &[]);
+    let original = files(&out);
+    let record = String::from_utf8(original[RECORD].clone()).unwrap();
+    let (second, third) = {
+        let starts: Vec<usize> = record.match_indices("    - model: ").map(|(start, _)| start).collect();
+        (starts[1], starts[2])
+    };
+    let changes: &[(&str, &str, &str, &str)] = &[
+        ("config.json", "{", "{\"more\": 1, ", "config.json: not what the merge writes"),
+        (RECORD, "weight: 0.5", "weight: 0.75", "deltaic.yml: the plan's hash: expected"),
+        (RECORD, "  plan: \"", "  plan: \"0", "deltaic.yml: the plan's hash: expected"),
+        (RECORD, "masks: [", "masks: [{seed: 1, stream: 2}, ", "deltaic.yml: masks (seed, stream): expected"),
+        (RECORD, "deltaic:\n  version: ", "deltaic:\n  version: 9", "deltaic.yml: version: expected 0"),
+        (RECORD, "      id: \"", "      id: \"0", "deltaic.yml: sources: id of "),
+        (RECORD, "\"sample\":\"", "\"sample\":\"0", "deltaic.yml: sources: file: expected model.safetensors of "),
+        (RECORD, &record[second..third], "", "deltaic.yml: number of sources: expected 3, found 2"),
+        ("mergekit_config.yml", "0.5", "0.75", "mergekit_config.yml: not the recipe that deltaic.yml has"),
+        ("mergekit_config.yml", "fine-tune-a", "fine-tune-c", "mergekit_config.yml: not the recipe that deltaic.yml has"),
+        ("mergekit_config.yml", "dare_linear", "dare_linea", "mergekit_config.yml:1: "),
+    ];
+    for (file, from, to, words) in changes {
+        replace(&out, file, from, to);
+        for extent in [&[][..], &["--full"]] {
+            let message = fail(deltaic().arg("verify").arg(&out).args(extent));
+            assert!(message.contains(words), "{words}\n{message}");
+        }
+        original.iter().for_each(|(name, bytes)| std::fs::write(out.join(name), bytes).unwrap());
+    }
+    assert_eq!(said(deltaic().arg("verify").arg(&out)), "");
+}
+
+#[test]
+fn an_output_of_another_version_is_compared_in_all_but_the_version() {
+    let folder = quickstart();
+    let out = merged(folder.path(), RECIPES[0], "out", &[]);
+    let weights = out.join("model.safetensors");
+    let in_header = |from: &[u8], to: &[u8]| {
+        let mut bytes = std::fs::read(&weights).unwrap();
+        let place = bytes.windows(from.len()).position(|window| window == from).unwrap();
+        bytes[place..place + to.len()].copy_from_slice(to);
+        std::fs::write(&weights, bytes).unwrap();
+    };
+    let this = concat!("deltaic.version\":\"", env!("CARGO_PKG_VERSION"));
+    in_header(this.as_bytes(), b"deltaic.version\":\"9");
+    let message = fail(deltaic().arg("verify").arg(&out));
+    assert!(message.contains("header") && message.contains("deltaic.yml: version: expected 9"), "{message}");
+    replace(&out, "deltaic.yml", "  version: 0", "  version: 9");
+    for extent in [&[][..], &["--full"]] {
+        let warning = said(deltaic().arg("verify").arg(&out).args(extent));
+        assert!(warning.contains("made by deltaic 9") && warning.contains("hash was not compared"), "{warning}");
+    }
+    in_header(b"deltaic.seed", b"Deltaic.seed");
+    assert!(fail(deltaic().arg("verify").arg(&out)).contains("header"));
+}
+
+#[test]
+fn what_keeps_an_output_from_being_held_against_its_sources_is_said() {
+    let folder = quickstart();
+    let out = merged(folder.path(), RECIPES[0], "out", &[]);
+    let (record, base) = (out.join("deltaic.yml"), folder.path().join("base"));
+    let text = std::fs::read(&record).unwrap();
+    let gone: &[(&dyn Fn(), &str)] = &[
+        (&|| std::fs::write(&record, "merge_method: [").unwrap(), "deltaic.yml:1: "),
+        (
+            &|| std::fs::write(&record, "merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}]\n").unwrap(),
+            "no block `deltaic`",
+        ),
+        (&|| std::fs::remove_file(&record).unwrap(), "deltaic.yml: not there"),
+        (
+            &|| {
+                std::fs::remove_file(&record).unwrap();
+                fifo(&record);
+            },
+            "deltaic.yml: not a file: found a named pipe (FIFO)",
+        ),
+        (&|| std::fs::rename(&base, folder.path().join("moved")).unwrap(), "/base"),
+        (&|| drop(flip_a_bit(&base, &mut 5)), "base: not the model that was merged"),
+    ];
+    for (make, words) in gone {
+        make();
+        let warning = said(deltaic().arg("verify").arg(&out));
+        assert!(warning.contains("not held against its sources because ") && warning.contains(words), "{words}\n{warning}");
+        assert!(fail(deltaic().arg("verify").arg(&out).arg("--full")).contains(words));
+        if record.exists() {
+            std::fs::remove_file(&record).unwrap();
+        }
+        std::fs::write(&record, &text).unwrap();
+        let _ = std::fs::rename(folder.path().join("moved"), &base);
+    }
+    // Of a model that deltaic did not make nothing is expected.
+    assert_eq!(said(deltaic().arg("verify").arg(folder.path().join("fine-tune-a"))), "");
+}
+
+#[test]
+fn files_that_the_merge_did_not_write_and_loading_would_take_are_found() {
+    let folder = quickstart();
+    let out = merged(folder.path(), RECIPES[0], "out", &[]);
+    std::fs::create_dir(out.join("additional_chat_templates")).unwrap();
+    for (name, words) in [
+        ("adapter_model.safetensors", "weights that the merge did not write"),
+        ("consolidated.safetensors", "weights that the merge did not write"),
+        ("pytorch_model.bin", "weights that the merge did not write"),
+        ("pytorch_model.bin.index.json", "an index of weights"),
+        ("model.safetensors.index.json", "an index of weights"),
+        ("adapter_config.json", "an adapter"),
+        ("chat_template.jinja", "a chat template"),
+        ("additional_chat_templates/tool.jinja", "a chat template"),
+        ("modeling_own.py", "code"),
+    ] {
+        std::fs::write(out.join(name), "{}").unwrap();
+        let message = fail(deltaic().arg("verify").arg(&out));
+        assert!(message.contains(&format!("{name}: {words}")), "{message}");
+        std::fs::remove_file(out.join(name)).unwrap();
+    }
+    for name in ["merges.txt", "preprocessor_config.json"] {
+        std::fs::write(out.join(name), "{}").unwrap();
+        let warning = said(deltaic().arg("verify").arg(&out));
+        assert!(warning.contains(&format!("warning: {name}: ")) && warning.contains("that the merge did not write"), "{warning}");
+        std::fs::remove_file(out.join(name)).unwrap();
+    }
+    ["LICENSE", ".gitattributes", "README.md"].iter().for_each(|name| std::fs::write(out.join(name), "x").unwrap());
+    assert_eq!(said(deltaic().arg("verify").arg(&out)), "");
+}
+
+#[test]
+fn a_pipe_is_a_recipe_where_the_user_names_it_and_not_within_a_models_folder() {
+    let folder = quickstart();
+    let pipe = folder.path().join("recipe.pipe");
+    fifo(&pipe);
+    let (writer, out) = (pipe.clone(), folder.path().join("out"));
+    let writing = std::thread::spawn(move || std::fs::write(writer, RECIPES[0]).unwrap());
+    succeed(deltaic().arg("merge").arg(&pipe).arg(&out));
+    writing.join().unwrap();
+    std::fs::remove_file(out.join("deltaic.yml")).unwrap();
+    fifo(&out.join("deltaic.yml"));
+    let recipe = write(folder.path(), "recipe.yml", RECIPES[0]);
+    let message = fail(deltaic().arg("merge").arg(recipe).arg(&out).arg("--resume"));
+    assert!(message.contains("not empty"), "{message}");
+}
+
 fn name(path: &Path) -> String {
     path.file_name().unwrap().to_str().unwrap().to_owned()
 }
@@ -135,6 +298,9 @@ fn a_merge_is_repeated_from_its_own_deltaic_yml_from_another_folder() {
         let out = merged(folder.path(), recipe, "out", flags);
         let again = elsewhere.path().join("again");
         succeed(deltaic().current_dir(elsewhere.path()).arg("merge").arg(out.join("deltaic.yml")).arg(&again));
+        for model in [&out, &again] {
+            assert_eq!(said(deltaic().arg("verify").arg(model)), "", "{recipe}");
+        }
         let (mut first, mut second) = (files(&out), files(&again));
         assert!(read(&out).len() > 3);
         // The recipe as it was given is another text; with --hash more was recorded.

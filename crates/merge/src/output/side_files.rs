@@ -25,7 +25,6 @@ pub(super) fn copy_all_or_cancel(disk: &dyn Disk, plan: &Plan, folder: &Path, ca
 }
 
 /// Bytes of those that sources have: what they take beside the weights.
-#[allow(dead_code, reason = "the check for space is about to count them")]
 pub(super) fn bytes(plan: &Plan) -> Result<u64> {
     let length = |donor: &Path, file: &Path| {
         let path = donor.join(file);

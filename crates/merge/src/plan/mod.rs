@@ -242,6 +242,7 @@ impl Plan {
         let config = config::resolve(&recipe, &sources, &slots, &vocabulary, base, &tensors)?;
         let architecture = slots.architecture.clone();
         let side_files_from = base.unwrap_or(slots.first_source());
+        sources::check_side_files(&sources, tokenizer_from, side_files_from)?;
         warnings.dedup();
         Ok(Self {
             recipe,
@@ -280,6 +281,21 @@ impl Plan {
             None => model.clone(),
         };
         self.recipe.to_yaml(&names, self.draws_from_the_recipes_seed().then_some(self.seed))
+    }
+
+    /// Whether a recipe says what this plan's does, whatever it calls the models: those are taken in the order of their appearance, as far
+    /// as their names can be those of the sources.
+    pub(crate) fn is_of(&self, recipe: &Recipe) -> bool {
+        let named = sources::named(recipe);
+        if named.len() != self.sources.len() || !named.iter().zip(&self.sources).all(|(name, source)| sources::may_be_called(source, name)) {
+            return false;
+        }
+        let names = |model: &deltaic_checkpoint::ModelReference| match named.iter().position(|known| *known == model) {
+            Some(source) => self.sources[source].absolute_reference(),
+            None => model.clone(),
+        };
+        let seed = self.draws_from_the_recipes_seed().then_some(self.seed);
+        recipe.to_yaml(&names, seed) == self.resolved_recipe(&Source::absolute_reference)
     }
 
     /// A hash of all that decides about the output's bytes, in 64 hexadecimal digits: deltaic's version, the resolved recipe, the sources'

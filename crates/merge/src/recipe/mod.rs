@@ -31,7 +31,7 @@ pub use document::{Document, MAX_BYTES};
 pub(crate) use own::whole_name;
 pub use parameters::lookup;
 pub use parse::parse;
-pub use recorded::Recorded;
+pub use recorded::{Recorded, RecordedFile, RecordedSource};
 pub use unknown::{UnknownPolicy, Warning};
 pub use vocab::OnMismatch;
 

@@ -1,5 +1,7 @@
 //! Holds a finished output against itself and against its sources.
 
+mod additions;
+mod held;
 mod recomputed;
 
 use std::path::Path;
@@ -17,6 +19,7 @@ use crate::engine::Progress;
 use crate::output::MergeOptions;
 use crate::plan::{Plan, PlanOptions};
 use crate::recipe::{Document, Recorded, UnknownPolicy, parse};
+use crate::workers::on_threads;
 
 /// Elements that are read at a time where only values are counted.
 const WINDOW: usize = 1 << 17;
@@ -60,9 +63,12 @@ impl Verified {
 /// Runs the checks of a model folder again, counts elements that are NaN or infinite, and computes as much of the weights again from the
 /// recorded sources as `extent` says, to compare the bits.
 ///
+/// Whatever `extent` says, config.json, the weights' headers and what `deltaic.yml` and `mergekit_config.yml` say are held against the
+/// sources, where these are there and what they were; else a warning says why not.
+///
 /// # Errors
-/// The folder or a source cannot be read; the sources are not what they were; there is no `deltaic.yml` and weights were to be computed
-/// again; it was cancelled. What is wrong with the model is no error, but found.
+/// The folder or a source cannot be read; it was cancelled; weights were to be computed again, and `deltaic.yml` cannot be read, or the
+/// sources are not there or not what they were. What is wrong with the model is no error, but found.
 pub fn verify(
     out: &Path,
     extent: Extent,
@@ -70,47 +76,68 @@ pub fn verify(
     cancel: &AtomicBool,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<Verified> {
-    let plan = recorded_plan(out, extent != Extent::Checks)?;
-    let expected = plan.as_ref().map(|(plan, _)| Expected::of(plan));
-    let mut findings = folder(out, expected.as_ref())?;
-    let Ok(model) = Checkpoint::open(out) else {
+    let model = Checkpoint::open(out);
+    let metadata = model.as_ref().ok().map(TensorSource::metadata);
+    let planned = recorded_plan(out).and_then(|(plan, recorded)| {
+        held::check_sources(&plan, &recorded, metadata)?;
+        Ok((plan, recorded))
+    });
+    let (planned, not_held) = match planned {
+        Ok(planned) => (Some(planned), None),
+        Err(error) if extent != Extent::Checks => return Err(error),
+        Err(error) => (None, not_held(out, error, metadata.is_some_and(held::is_ours))),
+    };
+    let mut findings = folder(out, planned.as_ref().map(|(plan, _)| Expected::of(plan)).as_ref())?;
+    findings.extend(not_held);
+    if let Some((plan, _)) = &planned {
+        findings.extend(additions::findings(out, plan)?);
+    }
+    let Ok(model) = model else {
         // The findings say what is wrong with it.
         return Ok(Verified { findings, elements: 0, recomputed: 0, differences: Vec::new() });
     };
     let elements = model.tensors().values().map(|info| info.elements()).sum();
     findings.extend(non_finite(&model, options, cancel)?);
     let mut verified = Verified { findings, elements, recomputed: 0, differences: Vec::new() };
-    if let (Some((plan, recorded)), true) = (&plan, extent != Extent::Checks) {
-        recomputed::compare(&mut verified, &model, plan, recorded, extent, options, cancel, progress)?;
+    if let Some((plan, recorded)) = &planned {
+        verified.findings.extend(held::findings(out, &model, plan, recorded)?);
+        if extent != Extent::Checks {
+            recomputed::compare(&mut verified, &model, plan, extent, options, cancel, progress)?;
+        }
     }
     verified.findings.sort_by_key(|finding| finding.severity);
     Ok(verified)
 }
 
-/// The plan that `deltaic.yml` describes. Without `needed` it is none where there is no such file or a source is gone.
-fn recorded_plan(out: &Path, needed: bool) -> Result<Option<(Plan, Recorded)>> {
-    let path = out.join("deltaic.yml");
-    let plan = || -> Result<(Plan, Recorded)> {
-        if !path.exists() {
-            return Err(Error::new(format!("{}: not there: which sources and parameters made the model is not known", path.display()))
-                .help("only outputs of deltaic are computed again; without --full and --sample the folder alone is checked"));
-        }
-        let (recipe, _) = parse(Arc::new(Document::read(&path)?), UnknownPolicy::Ignore)?;
-        let Some(recorded) = recipe.recorded.clone() else {
-            return Err(Error::new(format!("{}: no block `deltaic`, in which the sources are recorded", path.display()))
-                .help("only outputs of deltaic are computed again"));
-        };
-        Ok((Plan::new(recipe, PlanOptions::default())?, recorded))
-    };
-    match plan() {
-        Ok(plan) => Ok(Some(plan)),
-        Err(error) if needed => Err(error),
-        Err(_) => Ok(None),
+/// The name of the file in which an output has its sources.
+const RECORD: &str = "deltaic.yml";
+
+/// The plan that `deltaic.yml` describes, and what that records beside it.
+fn recorded_plan(out: &Path) -> Result<(Plan, Recorded)> {
+    let path = out.join(RECORD);
+    if path.symlink_metadata().is_err() {
+        return Err(Error::new(format!("{}: not there: which sources and parameters made the model is not known", path.display()))
+            .help("only outputs of deltaic are computed again; without --full and --sample the folder alone is checked"));
     }
+    let (recipe, _) = parse(Arc::new(Document::read(&path)?), UnknownPolicy::Ignore)?;
+    let Some(recorded) = recipe.recorded.clone() else {
+        return Err(Error::new(format!("{}: no block `deltaic`, in which the sources are recorded", path.display()))
+            .help("only outputs of deltaic are computed again"));
+    };
+    Ok((Plan::new(recipe, PlanOptions::default())?, recorded))
+}
+
+/// The warning that a model was not held against its sources; none for a model that deltaic did not make, of which nothing is known.
+fn not_held(out: &Path, error: Error, is_ours: bool) -> Option<Finding> {
+    if !is_ours && out.join(RECORD).symlink_metadata().is_err() {
+        return None;
+    }
+    let message = format!("not held against its sources because {}", error.message());
+    Some(Finding { severity: Severity::Warning, error: error.with_message(message) })
 }
 
 /// A warning for every tensor with elements that are NaN or infinite.
-fn non_finite(model: &Checkpoint, options: &MergeOptions, cancel: &AtomicBool) -> Result<Vec<Finding>> {
+pub(crate) fn non_finite(model: &Checkpoint, options: &MergeOptions, cancel: &AtomicBool) -> Result<Vec<Finding>> {
     let tensors: Vec<_> = model.tensors().values().filter(|info| info.dtype.is_float()).collect();
     let (kernels, next) = (options.kernels()?, AtomicUsize::new(0));
     let found: Mutex<Vec<(usize, u64)>> = Mutex::default();
@@ -118,17 +145,13 @@ fn non_finite(model: &Checkpoint, options: &MergeOptions, cancel: &AtomicBool) -
     let fail = |error| {
         failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     };
-    std::thread::scope(|scope| {
-        for _ in 0..options.threads.max(1) {
-            scope.spawn(|| {
-                while let Some((number, info)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, tensors.get(i)?))) {
-                    match count_non_finite(model, &info.name, info.elements(), kernels, cancel) {
-                        Ok(0) => {}
-                        Ok(count) => found.lock().unwrap_or_else(PoisonError::into_inner).push((number, count)),
-                        Err(error) => return fail(error),
-                    }
-                }
-            });
+    on_threads(options.threads, || {
+        while let Some((number, info)) = Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, tensors.get(i)?))) {
+            match count_non_finite(model, &info.name, info.elements(), kernels, cancel) {
+                Ok(0) => {}
+                Ok(count) => found.lock().unwrap_or_else(PoisonError::into_inner).push((number, count)),
+                Err(error) => return fail(error),
+            }
         }
     });
     if let Some(error) = failure.into_inner().unwrap_or_else(PoisonError::into_inner) {

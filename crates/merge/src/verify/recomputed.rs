@@ -1,19 +1,15 @@
 //! The weights computed again from their sources, and compared bit for bit with those that lie there.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
-use std::path::Path;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use deltaic_checkpoint::{Checkpoint, Context, Error, Result, TensorSource};
+use deltaic_checkpoint::{Checkpoint, Result, TensorSource};
 
 use super::{Extent, Verified};
-use crate::checks::folder::{Finding, Severity};
 use crate::engine::{self, Control, Progress, Sink};
 use crate::output::MergeOptions;
 use crate::plan::Plan;
-use crate::recipe::Recorded;
 
 /// A tensor that is not what it is computed to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,82 +23,25 @@ pub struct Difference {
 }
 
 /// Computes weights again and adds what differs.
-#[expect(clippy::too_many_arguments, reason = "a run has these")]
 pub(super) fn compare(
     verified: &mut Verified,
     model: &Checkpoint,
     plan: &Plan,
-    recorded: &Recorded,
     extent: Extent,
     options: &MergeOptions,
     cancel: &AtomicBool,
     progress: &(dyn Fn(Progress) + Sync),
 ) -> Result<()> {
-    check_sources(plan, recorded)?;
-    let mut broken = |message: String, help: &str| {
-        verified.findings.push(Finding { severity: Severity::Broken, error: Error::new(message).help(help) });
-    };
-    if model.config.to_json() != plan.config.to_json() {
-        broken("config.json: not what the merge writes".to_owned(), "it was changed since; if that was meant, all is well with it");
-    }
-    if recorded.version == env!("CARGO_PKG_VERSION") {
-        for shard in plan.layout.shards() {
-            let found = model
-                .files()
-                .iter()
-                .find(|file| file.path().ends_with(&shard.file_name))
-                .map(|file| first_bytes(file.path(), shard.header.len()));
-            if found.transpose()? != Some(shard.header.clone()) {
-                broken(format!("{}: its header is not what the merge writes", shard.file_name), "the file was damaged or changed since");
-            }
-        }
-    }
-    let mut comparable = vec![true; plan.tensors.len()];
-    for (tensor, comparable) in plan.tensors.iter().zip(&mut comparable) {
+    let comparable = plan.tensors.iter().map(|tensor| {
         let found = model.tensors().get(&tensor.name).map(|info| (info.dtype, &info.shape));
-        if found != Some((tensor.dtype, &tensor.shape)) {
-            *comparable = false;
-            let found = found.map_or("nothing".to_owned(), |(dtype, shape)| format!("{} {shape:?}", dtype.safetensors_name()));
-            let expected = tensor.dtype.safetensors_name();
-            broken(
-                format!("{}: expected {expected} {:?}, found {found}", tensor.name, tensor.shape),
-                "the weights are not those that the merge writes",
-            );
-        }
-    }
-    let known: BTreeSet<&str> = plan.tensors.iter().map(|tensor| tensor.name.as_str()).collect();
-    for name in model.tensors().keys().filter(|name| !known.contains(name.as_str())) {
-        broken(format!("{name}: the merge writes no such tensor"), "the weights are not those that the merge writes");
-    }
-    let comparison = Comparison::new(model, plan, comparable, extent, options.threads);
+        found == Some((tensor.dtype, &tensor.shape))
+    });
+    let comparison = Comparison::new(model, plan, comparable.collect(), extent, options.threads);
     let control =
         Control { threads: options.threads, kernels: options.kernels()?, count_swallowed: false, deny_nan: false, cancel, progress };
     engine::run(plan, &comparison, &control)?;
     verified.recomputed = comparison.recomputed.into_inner();
     verified.differences = comparison.differences.into_inner().unwrap_or_else(PoisonError::into_inner).into_values().collect();
-    Ok(())
-}
-
-/// So many bytes of a file from its beginning, or fewer where it is shorter.
-fn first_bytes(path: &Path, count: usize) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).context("opening", path)?;
-    file.take(count as u64).read_to_end(&mut bytes).context("reading the header", path)?;
-    Ok(bytes)
-}
-
-/// What the sources were for the merge they have to be now.
-fn check_sources(plan: &Plan, recorded: &Recorded) -> Result<()> {
-    for (source, id) in plan.sources.iter().zip(&recorded.sources) {
-        if source.id() != *id {
-            return Err(Error::new(format!(
-                "{}: not the model that was merged: the id of its content is {}, deltaic.yml has {id}",
-                source.absolute_reference(),
-                source.id()
-            ))
-            .help("put the model back as it was; without --full and --sample the folder alone is checked"));
-        }
-    }
     Ok(())
 }
 
