@@ -130,8 +130,12 @@ impl<T> Context<T> for std::io::Result<T> {
 }
 
 fn what_to_do(error: &std::io::Error) -> &'static str {
-    if let Some(Errno::MFILE | Errno::NFILE) = error.raw_os_error().map(Errno::from_raw_os_error) {
-        return "more files than a process may have open: raise the limit with `ulimit -n 65536`, and run it again";
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::MFILE | Errno::NFILE) => {
+            return "more files than a process may have open: raise the limit with `ulimit -n 65536`, and run it again";
+        }
+        Some(Errno::LOOP) => return "a link leads back to itself: put the file itself there",
+        _ => {}
     }
     match error.kind() {
         ErrorKind::NotFound => "see whether the path is right: it, or the folder that it lies in, is not there (any more)",

@@ -288,7 +288,7 @@ fn a_signal_ends_the_work_and_leaves_what_was_there_before() {
     let of = |model| format!("{{model: ./{model}, parameters: {{weight: 0.5, density: 0.5}}}}");
     write(folder.path(), "r.yml", &format!("merge_method: ties\nbase_model: ./base\nmodels: [{}, {}]\n", of("a"), of("b")));
     std::fs::create_dir(folder.path().join("out")).unwrap();
-    write(&folder.path().join("out"), "config.json", "{}");
+    write(&folder.path().join("out"), "config.json", r#"{"model_type": "llama"}"#);
     let before = names(folder.path());
     for (signal, out) in [("-INT", "new"), ("-TERM", "new"), ("-INT", "out")] {
         let mut command = deltaic();

@@ -181,7 +181,7 @@ fn a_full_disk_is_said_before_the_first_byte_and_the_merge_succeeds_after_room_i
     let out = disk.0.join("models/out");
     let message = fail(deltaic().arg("merge").arg(&recipe).arg(&out));
     assert!(message.contains("the output needs") && message.contains("are free") && message.contains("= make room"), "{message}");
-    assert!(partial_folders(&disk.0.join("models")).is_empty() && !out.exists());
+    assert!(!disk.0.join("models").exists(), "the folder that was made for it is gone, too");
     disk.resize("9M");
     succeed(deltaic().arg("merge").arg(&recipe).arg(&out));
     let elsewhere = folder.path().join("elsewhere");

@@ -101,6 +101,15 @@ fn tokenizers() -> Vec<Row> {
             write(f, "secret", "mine");
             symlink("../secret", f.join("base/secret.py")).unwrap();
         }),
+        row("side files: a link to nothing", MERGE, &["base/tokenizer.json", "points to gone, which is not there"], |f| {
+            link_instead(f, "base/tokenizer.json", "gone");
+        }),
+        row("side files: a pipe", MERGE, &["base/generation_config.json", "named pipe"], |f| {
+            pipe_instead(f, "base/generation_config.json")
+        }),
+        row("side files: a folder", MERGE, &["base/chat_template.jinja", "found a folder"], |f| {
+            std::fs::create_dir(f.join("base/chat_template.jinja")).unwrap();
+        }),
         row("side files: a template that links to the root", MERGE, &["additional_chat_templates"], |f| {
             std::fs::create_dir(f.join("base/additional_chat_templates")).unwrap();
             symlink("/etc/passwd", f.join("base/additional_chat_templates/x.jinja")).unwrap();

@@ -33,8 +33,10 @@ fn files() -> Vec<Row> {
         row("weights: a pickle under the name", MERGE, &[file], |f| write(f, WEIGHTS, b"PK\x03\x04\x00\x00\x08\x08".repeat(99))),
         row("weights: a folder", MERGE, &[file, "not a file"], |f| folder_instead(f, WEIGHTS)),
         row("weights: a pipe nobody writes to", MERGE, &[file, "not a file"], |f| pipe_instead(f, WEIGHTS)),
-        row("weights: a link to itself", MERGE, &["/a: ", "no weights"], |f| link_instead(f, WEIGHTS, "model.safetensors")),
-        row("weights: a link to nothing", MERGE, &["/a: ", "no weights"], |f| link_instead(f, WEIGHTS, "gone.safetensors")),
+        row("weights: a link to itself", MERGE, &[file, "back to itself"], |f| link_instead(f, WEIGHTS, "model.safetensors")),
+        row("weights: a link to nothing", MERGE, &[file, "points to gone.safetensors, which is not there"], |f| {
+            link_instead(f, WEIGHTS, "gone.safetensors")
+        }),
         row("weights: a link to /dev/zero", MERGE, &[file, "not a file"], |f| link_instead(f, WEIGHTS, "/dev/zero")),
         row("weights: none", MERGE, &["a: ", "no weights"], |f| remove(f, WEIGHTS)),
         row("weights: only GGUF", MERGE, &["model.gguf"], |f| std::fs::rename(f.join(WEIGHTS), f.join("a/model.gguf")).unwrap()),

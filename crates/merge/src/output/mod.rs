@@ -132,7 +132,7 @@ fn merge_on(
 /// Writes all files of the model into the partial folder, and checks them.
 fn write(disk: &dyn Disk, plan: &Plan, partial: &PartialFolder, options: &MergeOptions, control: &Control<'_>) -> Result<Merged> {
     let shards = Shards::open(disk, plan, partial.path(), partial.resumed, options.deny_nan)?;
-    side_files::copy_all(disk, plan, partial.path())?;
+    side_files::copy_all(disk, plan, partial.path(), control.cancel)?;
     let run = std::thread::scope(|scope| {
         let _closing = shards.closed_in_the_end();
         // Where there is no thread for it, the journal is written in the end: a crash costs more then.

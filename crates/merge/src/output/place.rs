@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use deltaic_checkpoint::{Config, Context, Error, Result, find_weights};
+use deltaic_checkpoint::{Config, Context, Error, Result};
 use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags};
 
 use super::MergeOptions;
@@ -107,10 +107,11 @@ pub(super) fn is_empty(out: &Path) -> bool {
 /// An error unless a folder is a model's and holds nothing else: `--force` on a wrong path must not delete what is no model.
 fn check_is_model(folder: &Path) -> Result<()> {
     let other = |what: String| Error::new(format!("{}: the folder holds other things than a model ({what})", folder.display()));
-    // What deltaic itself has made is a model whatever became of it.
-    let known = |config: &Config| config.model_type().is_some() || !config.architectures().is_empty();
-    if !folder.join("deltaic.yml").is_file() && !Config::read(folder).is_ok_and(|config| known(&config) && find_weights(folder).is_ok()) {
-        return Err(other("no config.json of a model, or no weights".to_owned()));
+    let known = |config: Config| config.model_type().is_some() || !config.architectures().is_empty();
+    let is_weights = |name: &str| name.ends_with(".safetensors") || name.starts_with("pytorch_model") && name.ends_with(".bin");
+    let mut names = folder.read_dir().context("reading the folder", folder)?.flatten().map(|entry| entry.file_name());
+    if !names.any(|name| name.to_str().is_some_and(is_weights)) && !Config::read(folder).is_ok_and(known) {
+        return Err(other("no weights, and no config.json of a model".to_owned()));
     }
     match first_foreign(folder, 0)? {
         None => Ok(()),

@@ -14,13 +14,8 @@ use crate::plan::Plan;
 /// Bytes that are copied at a time.
 const PIECE: usize = 1 << 20;
 
-/// Copies those that sources have, without a way to stop it: see [`copy_all_or_cancel`].
-pub(super) fn copy_all(disk: &dyn Disk, plan: &Plan, folder: &Path) -> Result<()> {
-    copy_all_or_cancel(disk, plan, folder, &AtomicBool::new(false))
-}
-
 /// Copies those that sources have; `cancel` stops it. It is done before the weights: what cannot be copied is known early.
-pub(super) fn copy_all_or_cancel(disk: &dyn Disk, plan: &Plan, folder: &Path, cancel: &AtomicBool) -> Result<()> {
+pub(super) fn copy_all(disk: &dyn Disk, plan: &Plan, folder: &Path, cancel: &AtomicBool) -> Result<()> {
     taken_over(plan)?.iter().try_for_each(|(donor, file)| copy(disk, donor, file, folder, cancel))
 }
 
