@@ -287,7 +287,8 @@ impl Plan {
     /// as their names can be those of the sources.
     pub(crate) fn is_of(&self, recipe: &Recipe) -> bool {
         let named = sources::named(recipe);
-        if named.len() != self.sources.len() || !named.iter().zip(&self.sources).all(|(name, source)| sources::may_be_called(source, name)) {
+        if named.len() != self.sources.len() || !named.iter().zip(&self.sources).all(|(name, source)| sources::may_be_called(source, name))
+        {
             return false;
         }
         let names = |model: &deltaic_checkpoint::ModelReference| match named.iter().position(|known| *known == model) {
