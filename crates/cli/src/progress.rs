@@ -18,14 +18,7 @@ const TEMPLATE: &str = "{prefix}{wide_bar} {percent:>3}%  {msg}";
 
 impl Bar {
     pub fn new(quiet: bool) -> Self {
-        let wanted = !quiet && std::io::stderr().is_terminal();
-        let bar = wanted.then(|| {
-            let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-            bar.set_style(style);
-            bar
-        });
-        Self { started: Instant::now(), bar, last: Mutex::new(Instant::now()) }
+        Self { started: Instant::now(), bar: on_terminal(quiet), last: Mutex::new(Instant::now()) }
     }
 
     /// Takes news from any worker.
@@ -65,14 +58,7 @@ pub struct Items {
 #[cfg(feature = "eval")]
 impl Items {
     pub fn new(quiet: bool) -> Self {
-        let wanted = !quiet && std::io::stderr().is_terminal();
-        let bar = wanted.then(|| {
-            let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
-            let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
-            bar.set_style(style);
-            bar
-        });
-        Self { bar, started: Mutex::new(Instant::now()) }
+        Self { bar: on_terminal(quiet), started: Mutex::new(Instant::now()) }
     }
 
     /// Begins with a model and a task.
@@ -113,6 +99,17 @@ impl Items {
             bar.finish_and_clear();
         }
     }
+}
+
+/// A bar, where there is a terminal to see it.
+fn on_terminal(quiet: bool) -> Option<ProgressBar> {
+    let wanted = !quiet && std::io::stderr().is_terminal();
+    wanted.then(|| {
+        let style = ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+        bar.set_style(style);
+        bar
+    })
 }
 
 fn minutes(seconds: f64) -> String {

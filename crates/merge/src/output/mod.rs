@@ -20,6 +20,7 @@ use deltaic_checkpoint::{Checkpoint, Error, FileIdentity, Result};
 use deltaic_kernels::{InstructionSet, Kernels};
 
 pub use self::place::check_out;
+pub(crate) use self::side_files::taken_over;
 
 use self::disk::{Disk, RealDisk};
 use self::folder::PartialFolder;

@@ -29,7 +29,7 @@ pub(super) fn bytes(plan: &Plan) -> Result<u64> {
 }
 
 /// The files that the output takes over, each with the folder of the model that it comes from.
-fn taken_over(plan: &Plan) -> Result<Vec<(&Path, PathBuf)>> {
+pub(crate) fn taken_over(plan: &Plan) -> Result<Vec<(&Path, PathBuf)>> {
     let mut taken = Vec::new();
     if let Some(donor) = plan.tokenizer_from {
         let donor = plan.sources[donor].folder();

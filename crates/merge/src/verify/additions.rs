@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use deltaic_checkpoint::{Context, Error, Result, SideFiles, shorten};
 
 use crate::checks::folder::{Finding, Severity};
+use crate::output::taken_over;
 use crate::plan::Plan;
 
 /// Endings of files of weights, in any format.
@@ -39,7 +40,8 @@ pub(super) fn findings(out: &Path, plan: &Plan) -> Result<Vec<Finding>> {
             add(Severity::Broken, path, "an adapter");
         }
     }
-    let (known, there) = (taken_over(plan)?, SideFiles::of(out)?);
+    let (copied, there) = (taken_over(plan)?, SideFiles::of(out)?);
+    let known: BTreeSet<PathBuf> = copied.into_iter().map(|(_, file)| file).collect();
     let mut others = |files: &[PathBuf], severity: Severity, what: &str| {
         files.iter().filter(|file| !known.contains(*file)).for_each(|file| add(severity, file, what));
     };
@@ -50,14 +52,4 @@ pub(super) fn findings(out: &Path, plan: &Plan) -> Result<Vec<Finding>> {
     others(&there.processors, Severity::Warning, "settings");
     others(&there.sentence_transformers, Severity::Warning, "settings");
     Ok(findings)
-}
-
-/// The side files that the merge copies.
-fn taken_over(plan: &Plan) -> Result<BTreeSet<PathBuf>> {
-    let mut files = BTreeSet::new();
-    if let Some(source) = plan.tokenizer_from {
-        files.extend(SideFiles::of(plan.sources[source].folder())?.tokenizer_and_templates().into_iter().map(Path::to_owned));
-    }
-    files.extend(SideFiles::of(plan.sources[plan.side_files_from].folder())?.others().into_iter().map(Path::to_owned));
-    Ok(files)
 }
