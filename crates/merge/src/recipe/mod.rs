@@ -16,6 +16,7 @@ mod parse;
 mod recorded;
 mod scalar;
 mod settings;
+mod statistics;
 #[cfg(test)]
 mod tests;
 mod unknown;
@@ -32,6 +33,7 @@ pub(crate) use own::whole_name;
 pub use parameters::lookup;
 pub use parse::parse;
 pub use recorded::{Recorded, RecordedFile, RecordedSource};
+pub use statistics::{DataSettings, DataSource, FisherBatch, FisherSettings, GramSettings, Order, Padding, Targets};
 pub use unknown::{UnknownPolicy, Warning};
 pub use vocab::OnMismatch;
 

@@ -1,0 +1,4 @@
+//! What stands on merging and evaluating together: statistics of models that methods need, studies, searches, reports.
+
+pub mod statistics;
+pub mod study;

@@ -1,0 +1,1 @@
+//! Studies: grids of merges and evaluations, cell by cell.
