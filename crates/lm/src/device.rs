@@ -19,7 +19,11 @@ pub fn default_device() -> Result<Device> {
 }
 
 /// Turns candle's errors into the project's.
-pub(crate) trait Computed<T> {
+pub trait Computed<T> {
+    /// The same result with the project's error.
+    ///
+    /// # Errors
+    /// The computation failed.
     fn computed(self) -> Result<T>;
 }
 

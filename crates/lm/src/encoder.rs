@@ -72,6 +72,14 @@ impl Encoder {
         self.settings.max_tokens()
     }
 
+    /// As [`Self::max_tokens`], of a model that is not loaded.
+    ///
+    /// # Errors
+    /// The architecture is not known, or config.json is not as it should be.
+    pub fn max_tokens_of(config: &Config) -> Result<usize> {
+        Ok(EncoderSettings::read(config)?.max_tokens())
+    }
+
     /// The id that fills short rows of a batch.
     pub fn pad_id(&self) -> u32 {
         self.settings.pad_id

@@ -40,7 +40,7 @@ pub use batching::batches_by_length;
 pub use chat_template::ChatTemplate;
 pub use decoder::Decoder;
 pub use decoder_batch::DecoderBatch;
-pub use device::default_device;
+pub use device::{Computed, default_device};
 pub use encoder::{Encoder, EncoderOutput};
 pub use encoder_batch::{EncoderBatch, EncoderInput};
 pub use generation::{Generated, GenerationRequest, StopReason};

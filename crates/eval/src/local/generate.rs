@@ -32,10 +32,10 @@ impl LocalModel {
             let Request::Generate { prompt, max_new_tokens, stop, temperature, top_p, seed } = request else {
                 unreachable!("only these were given")
             };
-            let (text, from_template) = self.text_of(prompt)?;
+            let (text, from_template) = self.texts.text_of(prompt)?;
             let mut prompt = sequences.prompt(&text, from_template)?;
             if prompt.is_empty() {
-                prompt.extend(self.tokenizer.special().bos.as_ref().or(self.tokenizer.special().eos.as_ref()).map(|token| token.id));
+                prompt.extend(self.texts.tokenizer.special().bos.as_ref().or(self.texts.tokenizer.special().eos.as_ref()).map(|token| token.id));
             }
             let max_new_tokens = fit(&mut prompt, *max_new_tokens, sequences.window);
             let request = GenerationRequest { prompt, max_new_tokens, temperature: *temperature, top_p: *top_p, seed: *seed };
@@ -50,7 +50,7 @@ impl LocalModel {
                 Ok(stopped) => stopped,
                 Err(error) => failed.insert(Err(error)).is_err(),
             };
-            let written = decoder.generate(&requests, &self.tokenizer.special().end_ids, &mut stops)?;
+            let written = decoder.generate(&requests, &self.texts.tokenizer.special().end_ids, &mut stops)?;
             failed.unwrap_or(Ok(()))?;
             for (&text, written) in batch.iter().zip(written) {
                 done(texts[text].index, self.text_answer(&written, texts[text].stop)?)?;
@@ -64,12 +64,12 @@ impl LocalModel {
         // Each token but special ones has at least a byte, so this many hold a stop string that ends with the last one.
         let Some(longest) = stop.iter().map(String::len).max() else { return Ok(false) };
         let tail = &tokens[tokens.len().saturating_sub(longest + MARGIN)..];
-        let text = self.tokenizer.decode(tail, true)?;
+        let text = self.texts.tokenizer.decode(tail, true)?;
         Ok(first_stop(&text, stop).is_some())
     }
 
     fn text_answer(&self, written: &Generated, stop: &[String]) -> Result<Answer> {
-        let mut text = self.tokenizer.decode(&written.tokens, true)?;
+        let mut text = self.texts.tokenizer.decode(&written.tokens, true)?;
         let cut = first_stop(&text, stop);
         if let Some(cut) = cut {
             text.truncate(cut);

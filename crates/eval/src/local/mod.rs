@@ -2,16 +2,18 @@
 
 mod generate;
 mod sequences;
+mod texts;
 
 use std::path::{Path, PathBuf};
 
 use deltaic_checkpoint::{Architecture, Config, Error, FileIdentity, ModelReference, OpenedModel, Result, TensorSource, joined_id};
-use deltaic_lm::{ChatTemplate, Decoder, Encoder, EncoderInput, HeadFrom, Mode, Scored, TextTokenizer, default_device};
+use deltaic_lm::{ChatTemplate, Decoder, Encoder, EncoderInput, HeadFrom, Mode, Scored, default_device};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::backend::{Answer, Backend, Message, Prompt, Request};
+use crate::backend::{Answer, Backend, Request};
 use sequences::Sequences;
+pub use texts::RequestTokenizer;
 
 /// How a model in this process is run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +72,7 @@ pub struct LocalModel {
     name: String,
     identity: Value,
     labels: Option<Vec<String>>,
-    tokenizer: TextTokenizer,
-    chat_template: Option<ChatTemplate>,
+    texts: RequestTokenizer,
     network: Network,
     options: LocalOptions,
 }
@@ -90,7 +91,8 @@ impl LocalModel {
         let LocalSource { name, id, tensors, config, tokenizer: folder } = source;
         let mut identity = json!({"kind": "local", "model": id, "config": digest(&config.to_json()), "dtype": "float32"});
         let mut labels = labels_of(&config);
-        let tokenizer = TextTokenizer::open(&folder)?;
+        let texts = RequestTokenizer::open(&folder, name.as_str(), options.add_bos)?;
+        let (tokenizer, chat_template) = (&texts.tokenizer, &texts.chat_template);
         let tensors: Box<dyn TensorSource> = match head_from {
             None => tensors,
             Some(head) => {
@@ -105,7 +107,6 @@ impl LocalModel {
             true => Network::Decoder(Decoder::load(tensors.as_ref(), &config, Mode::Inference, &device)?),
             false => Network::Encoder(Encoder::load(tensors.as_ref(), &config, Mode::Inference, &device)?),
         };
-        let chat_template = ChatTemplate::open(&folder)?;
         identity["tokenizer"] = json!(FileIdentity::of(tokenizer.path())?.sample);
         if let Network::Decoder(_) = network {
             identity["add_bos"] = json!(options.add_bos.unwrap_or(tokenizer.adds_bos()));
@@ -115,12 +116,13 @@ impl LocalModel {
                 identity["date"] = json!(chat_template.as_ref().map(ChatTemplate::date));
             }
         }
-        Ok(Self { name, identity, labels, tokenizer, chat_template, network, options })
+        Ok(Self { name, identity, labels, texts, network, options })
     }
 
     /// The same model under another name.
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
+        self.texts.name.clone_from(&self.name);
         self
     }
 
@@ -134,24 +136,7 @@ impl LocalModel {
 
     /// How requests become tokens.
     fn sequences(&self, decoder: &Decoder) -> Sequences<'_> {
-        Sequences { model: &self.name, tokenizer: &self.tokenizer, add_bos: self.options.add_bos, window: decoder.context_length() }
-    }
-
-    /// A prompt as text, and whether the chat template wrote it.
-    fn text_of(&self, prompt: &Prompt) -> Result<(String, bool)> {
-        match prompt {
-            Prompt::Text(text) => Ok((text.clone(), false)),
-            Prompt::Chat(messages) => Ok((self.chat(messages)?, true)),
-        }
-    }
-
-    fn chat(&self, messages: &[Message]) -> Result<String> {
-        let Some(template) = &self.chat_template else {
-            return Err(Error::new(format!("{}: the model has no chat template, which this task's prompt asks for", self.name)).help(
-                "copy chat_template.jinja or tokenizer_config.json from the model that it was trained from, or use a task whose prompts are text",
-            ));
-        };
-        template.render(messages, true)
+        self.texts.sequences(decoder.context_length())
     }
 
     fn classify(&self, asked: &[(usize, &Request)], done: &mut dyn FnMut(usize, Answer) -> Result<()>) -> Result<()> {
@@ -166,11 +151,7 @@ impl LocalModel {
         encoder.labels()?;
         let inputs: Vec<EncoderInput> = asked
             .iter()
-            .map(|(_, request)| {
-                let Request::Classify { text, pair, max_tokens } = request else { unreachable!("only these were given") };
-                let encoded = self.tokenizer.encode_pair(text, pair.as_deref(), (*max_tokens).min(encoder.max_tokens()))?;
-                Ok(EncoderInput { ids: encoded.ids, type_ids: encoded.type_ids })
-            })
+            .map(|(_, request)| self.texts.classified(request, encoder.max_tokens()))
             .collect::<Result<_>>()?;
         encoder.classify_all(&inputs, self.options.batch_tokens, &mut |index, logits| done(asked[index].0, Answer::Logits { logits }))
     }
@@ -180,19 +161,11 @@ impl LocalModel {
             return Ok(());
         }
         let decoder = self.decoder("say how likely a text is")?;
-        let sequences = self.sequences(decoder);
         // A rolling text is several sequences; what has nothing to score is answered at once.
         let (mut items, mut owners): (Vec<Scored>, Vec<usize>) = (Vec::new(), Vec::new());
         let mut open = vec![Open { left: 0, sum: 0.0, tokens: 0, greedy: true }; asked.len()];
         for (position, (_, request)) in asked.iter().enumerate() {
-            let scored = match request {
-                Request::Rolling { text } => sequences.rolling(text)?,
-                Request::LogLikelihood { prompt, continuation, tokenisation } => {
-                    let (prompt, from_template) = self.text_of(prompt)?;
-                    sequences.continuation(&prompt, from_template, continuation, *tokenisation)?.into_iter().collect()
-                }
-                _ => unreachable!("only these were given"),
-            };
+            let scored = self.texts.scored(request, decoder.context_length())?;
             open[position].left = scored.len();
             owners.extend(scored.iter().map(|_| position));
             items.extend(scored);
@@ -241,7 +214,7 @@ impl Backend for LocalModel {
     }
 
     fn eos_token(&self) -> Option<String> {
-        self.tokenizer.special().eos.as_ref().map(|eos| eos.text.clone())
+        self.texts.eos_token()
     }
 
     fn answer(&self, requests: &[Request], done: &mut dyn FnMut(usize, Answer) -> Result<()>) -> Result<()> {
