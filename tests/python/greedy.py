@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 TOKENS = 64
 TASK = f"""task: greedy
+description: greedy generations
 headline: accuracy
 data:
   files: [questions.jsonl]

@@ -229,7 +229,6 @@ fn the_shard_size_splits_the_weights_and_the_index_says_where_they_are() {
 fn what_comes_later_is_an_error_that_begins_with_not_yet() {
     let folder = quickstart();
     for (what, recipe) in [
-        ("fisher", "preset: paper\nmerge_method: fisher\nbase_model: ./base\nmodels: [{model: ./fine-tune-a}]\n"),
         ("della", "merge_method: della\nbase_model: ./base\nmodels: [{model: ./fine-tune-a, parameters: {weight: 1}}]\n"),
         ("chat_template", &format!("{AVERAGE}chat_template: chatml\n")),
         ("documents", &format!("{AVERAGE}---\n{AVERAGE}")),

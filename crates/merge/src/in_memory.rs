@@ -30,6 +30,22 @@ pub struct MergedInMemory {
 }
 
 impl MergedInMemory {
+    /// One model of a recipe after its sparsifier, counted from 0, the base not counted: what the statistics of Fisher merging and RegMean
+    /// are made of where models are sparsified first. It has the mask that it has in the recipe, and its own of the tensors that are excluded.
+    ///
+    /// # Errors
+    /// As [`Recipe::alone`] and [`MergedInMemory::merge`].
+    pub fn sparsified(
+        recipe: &Recipe,
+        model: usize,
+        plan: PlanOptions,
+        options: &MergeOptions,
+        cancel: &AtomicBool,
+        progress: &(dyn Fn(Progress) + Sync),
+    ) -> Result<Self> {
+        Self::merge(recipe.alone(model)?, plan, options, cancel, progress)
+    }
+
     /// Merges as `recipe` says. It takes the memory of the whole model in f32. Of `options` only threads, kernels and `deny_nan` count.
     ///
     /// # Errors
@@ -53,13 +69,13 @@ impl MergedInMemory {
             cancel,
             progress,
         };
-        engine::run(&plan, &memory, &control)?;
+        let remarks = engine::run(&plan, &memory, &control)?;
         let info = |tensor: &TensorPlan| TensorInfo { name: tensor.name.clone(), dtype: tensor.dtype, shape: tensor.shape.clone() };
         let names = plan.tensors.iter().map(|tensor| tensor.name.clone());
         Ok(Self {
             config: plan.config.clone(),
             tokenizer: plan.sources[plan.tokenizer_from.unwrap_or(plan.side_files_from)].folder().to_owned(),
-            warnings: plan.warnings.clone(),
+            warnings: plan.warnings.iter().cloned().chain(remarks).collect(),
             id: plan.hash(),
             tensors: plan.tensors.iter().map(|tensor| (tensor.name.clone(), info(tensor))).collect(),
             bytes: names

@@ -4,6 +4,7 @@
 mod checkpoints;
 
 use checkpoints::{Model, Models, Random, Tensor};
+use deltaic_merge::plan::Spelling;
 
 const HIDDEN: usize = 48;
 const EMBEDDING: &str = "model.embed_tokens.weight";
@@ -121,7 +122,7 @@ fn the_plan_says_which_models_get_rows_and_the_recipe_keeps_its_key() {
             "{name}: 6 rows by `vocab`, where ./base has 5: each row that is made is the mean of that model's own rows"
         ))
     );
-    assert!(plan.recipe.to_yaml(&|model| model.clone(), None).contains("\nvocab: {on_mismatch: pad, fill: mean}\n"));
+    assert!(plan.resolved_recipe(Spelling::AsNamed).contains("\nvocab: {on_mismatch: pad, fill: mean}\n"));
     let all = models.plan(&recipe("")).err().unwrap();
     assert_eq!(all.message(), "lm_head.weight: the vocabularies differ in size, in rows: ./base has 5, ./a has 6");
     assert!(all.to_string().contains("`vocab: {on_mismatch: pad}`") && all.to_string().contains("truncate"));

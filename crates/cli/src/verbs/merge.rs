@@ -38,10 +38,15 @@ fn options(running: &Running) -> MergeOptions {
 
 /// Runs a plan, and prints where the model lies and how large it is.
 pub fn write(plan: &Plan, out: &Path, running: &Running, messages: &Messages) -> Result<()> {
-    let options = options(running);
-    if options.checks {
+    if running.checks == Checks::All {
         checks::before(plan)?.iter().for_each(|warning| messages.warning(warning));
     }
+    run_plan(plan, out, running, messages)
+}
+
+/// Runs a plan whose sources were checked, or need no checks.
+pub fn run_plan(plan: &Plan, out: &Path, running: &Running, messages: &Messages) -> Result<()> {
+    let options = options(running);
     let cancel = crate::signals::cancel_flag()?;
     let bar = Bar::new(messages.is_quiet());
     let merged = merge(plan, out, &options, &cancel, &|progress| bar.update(progress));

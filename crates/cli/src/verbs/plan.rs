@@ -2,7 +2,7 @@
 
 use deltaic_checkpoint::{Found, Result};
 use deltaic_merge::Plan;
-use deltaic_merge::plan::Source;
+use deltaic_merge::plan::{Source, Spelling};
 
 use crate::messages::{Messages, print};
 use crate::{arguments, tables};
@@ -30,7 +30,7 @@ fn found(source: &Source) -> String {
 fn as_text(plan: &Plan) -> String {
     let (copied, merged) = plan.counts();
     let summary = plan.summary();
-    let mut text = plan.resolved_recipe(&|source| source.reference.clone());
+    let mut text = plan.resolved_recipe(Spelling::AsNamed);
     text += "\n# sources\n";
     for source in &plan.sources {
         text += &format!("{}: {}\n", source.reference, found(source));
@@ -90,7 +90,7 @@ fn as_json(plan: &Plan) -> serde_json::Value {
     let sources: Vec<_> =
         plan.sources.iter().map(|source| serde_json::json!({"model": source.reference.to_string(), "found": found(source)})).collect();
     serde_json::json!({
-        "recipe": plan.resolved_recipe(&|source| source.reference.clone()),
+        "recipe": plan.resolved_recipe(Spelling::AsNamed),
         "seed": plan.draws_from_the_recipes_seed().then_some(plan.seed),
         "sources": sources,
         "parameters": plan.elements(),

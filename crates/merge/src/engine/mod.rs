@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, RwLock};
 
 use deltaic_checkpoint::{Error, Result, TensorSource};
-use deltaic_kernels::Kernels;
+use deltaic_kernels::{Kernels, REDUCTION_BLOCK};
 
 use self::tally::Store;
 use self::worker::{Range, Stages, Worker, rows_unit};
-use crate::methods::ModelWide;
+use crate::methods::{ModelWide, Reach};
 use crate::plan::{Action, Plan, TensorPlan};
 use crate::workers::on_threads;
 
@@ -93,9 +93,10 @@ pub(crate) struct Control<'a> {
     pub progress: &'a (dyn Fn(Progress) + Sync),
 }
 
-/// Runs the plan. What it counts, the sink is told.
-pub(crate) fn run(plan: &Plan, sink: &dyn Sink, control: &Control<'_>) -> Result<()> {
-    let sources: Vec<&dyn TensorSource> = plan.sources.iter().map(|source| &*source.tensors).collect();
+/// Runs the plan. What it counts, the sink is told. Returns what the user should know of how tensors were computed.
+pub(crate) fn run(plan: &Plan, sink: &dyn Sink, control: &Control<'_>) -> Result<Vec<String>> {
+    let models = plan.sources.iter().map(|source| &*source.tensors);
+    let sources: Vec<&dyn TensorSource> = models.chain(plan.auxiliary.iter().map(|file| &*file.tensors)).collect();
     let run = Run {
         plan,
         sources: &sources,
@@ -119,13 +120,23 @@ pub(crate) fn run(plan: &Plan, sink: &dyn Sink, control: &Control<'_>) -> Result
             }
         }
     }
-    run.drive(&Goal::Write)
+    run.drive(&Goal::Write)?;
+    let remark = |(tensor, run): (&TensorPlan, &TensorRun)| {
+        let stages = run.stages.read().unwrap_or_else(PoisonError::into_inner);
+        stages.merge.as_ref().and_then(|merge| merge.remark()).map(|remark| format!("{}: {remark}", tensor.name))
+    };
+    Ok(plan.tensors.iter().zip(&run.tensors).filter_map(remark).collect())
 }
 
 /// What a drive over all tensors is for.
 enum Goal<'a> {
     /// Numbers over the whole model.
-    Gather { model_wide: &'a dyn ModelWide, store: &'a Mutex<Store> },
+    Gather {
+        model_wide: &'a dyn ModelWide,
+        store: &'a Mutex<Store>,
+        /// By tensor: where its elements stand among all, so that sums have one order.
+        starts: &'a [u64],
+    },
     /// The output.
     Write,
 }
@@ -251,15 +262,29 @@ impl Run<'_> {
     /// Numbers over the whole model, in as many reads of all sources as it takes.
     fn gather_over_the_model(&self, model_wide: &dyn ModelWide) -> Result<Vec<f64>> {
         let mut model_wide = model_wide.fresh();
+        let (starts, elements) = self.starts();
         while let Some(wanted) = model_wide.wants() {
-            let store = Mutex::new(Store::new(wanted, 0));
-            self.drive(&Goal::Gather { model_wide: &*model_wide, store: &store })?;
+            let store = Mutex::new(Store::new(wanted, elements));
+            self.drive(&Goal::Gather { model_wide: &*model_wide, store: &store, starts: &starts })?;
             model_wide.take(store.into_inner().unwrap_or_else(PoisonError::into_inner).finish());
             self.read.fetch_add(1, Ordering::Relaxed);
         }
         let numbers = model_wide.numbers();
         self.sink.gathered(&numbers)?;
         Ok(numbers)
+    }
+
+    /// Where each tensor's elements stand among all of the model's, at whole blocks of a reduction, and how many there are. In the order of
+    /// names, which the sizes of shards do not change.
+    fn starts(&self) -> (Vec<u64>, u64) {
+        let mut order: Vec<usize> = (0..self.plan.tensors.len()).collect();
+        order.sort_by(|&a, &b| self.plan.tensors[a].name.cmp(&self.plan.tensors[b].name));
+        let (mut starts, mut next) = (vec![0; order.len()], 0);
+        for number in order {
+            starts[number] = next;
+            next += self.plan.tensors[number].elements().next_multiple_of(REDUCTION_BLOCK as u64);
+        }
+        (starts, next)
     }
 
     /// Takes every tensor to the goal.
@@ -340,12 +365,13 @@ impl Run<'_> {
     /// The windows of a pass over a tensor; of the last pass those that the sink wants.
     fn windows(&self, number: usize, pass: &Pass, stages: &Stages) -> Vec<(usize, Range)> {
         let (plan, writes) = (&self.plan.tensors[number], *pass == Pass::Write);
-        let whole_rows = writes && stages.merge.as_ref().is_some_and(|merge| merge.whole_rows());
-        let step = match &plan.action {
-            Action::Merge { row, inputs, .. } if whole_rows => self.window.next_multiple_of(rows_unit(*row, inputs)),
+        let reach = stages.merge.as_ref().filter(|_| writes).map_or(Reach::Elements, |merge| merge.reach());
+        let elements = plan.elements();
+        let step = match (&plan.action, reach) {
+            (Action::Merge { .. }, Reach::Tensor) => elements.max(1) as usize,
+            (Action::Merge { row, inputs, .. }, Reach::Rows) => self.window.next_multiple_of(rows_unit(*row, inputs)),
             _ => self.window,
         };
-        let elements = plan.elements();
         let ranges = (0..elements).step_by(step).map(|start| Range { start, count: step.min((elements - start) as usize) });
         ranges.filter(|range| !writes || self.sink.wants(number, range.start, range.count)).map(|range| (number, range)).collect()
     }
@@ -390,9 +416,9 @@ impl Run<'_> {
         match (pass, goal) {
             (Pass::Sparsifiers(targets), _) => worker.gather_for_sparsifiers(plan, &stages, targets, range)?,
             (Pass::Merge, _) => worker.gather_for_merge(plan, &stages, range)?,
-            (Pass::Model, Goal::Gather { model_wide, store }) => {
+            (Pass::Model, Goal::Gather { model_wide, store, starts }) => {
                 worker.gather_for_model(plan, &stages, *model_wide, range)?;
-                store.lock().unwrap_or_else(PoisonError::into_inner).absorb(range.start, &worker.parts[0]);
+                store.lock().unwrap_or_else(PoisonError::into_inner).absorb(starts[number] + range.start, &worker.parts[0]);
             }
             (Pass::Model, Goal::Write) => unreachable!("the model is gathered before anything is written"),
             (Pass::Write, _) => {

@@ -6,7 +6,7 @@ use deltaic_kernels::{FloatFormat, Kernels};
 use super::Counts;
 use super::tally::Part;
 use crate::gather::{BLOCK, Operands, Tally, Wanted};
-use crate::methods::{Block, ModelWide, TensorMerge};
+use crate::methods::{Block, ModelWide, Reach, TensorMerge};
 use crate::plan::{Action, InputPlan, Reads, SourceTensor, TensorPlan};
 use crate::sparsifiers::Sparsifier;
 
@@ -33,6 +33,7 @@ pub(super) struct Worker<'a> {
     kernels: Kernels,
     base: Operand,
     inputs: Vec<Operand>,
+    statistics: Vec<Operand>,
     out: Vec<f32>,
     bytes: Vec<u8>,
     base_bytes: Vec<u8>,
@@ -63,8 +64,19 @@ impl Operand {
 
 impl<'a> Worker<'a> {
     pub fn new(sources: &'a [&'a dyn TensorSource], kernels: Kernels) -> Self {
-        let (base, inputs, parts) = (Operand::new(), Vec::new(), Vec::new());
-        Self { sources, kernels, base, inputs, out: Vec::new(), bytes: Vec::new(), base_bytes: Vec::new(), parts, bytes_read: 0 }
+        let (base, inputs, statistics, parts) = (Operand::new(), Vec::new(), Vec::new(), Vec::new());
+        Self {
+            sources,
+            kernels,
+            base,
+            inputs,
+            statistics,
+            out: Vec::new(),
+            bytes: Vec::new(),
+            base_bytes: Vec::new(),
+            parts,
+            bytes_read: 0,
+        }
     }
 
     fn read(&mut self, tensor: &SourceTensor, range: Range, input: Option<usize>) -> Result<()> {
@@ -90,6 +102,27 @@ impl<'a> Worker<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Reads the inputs' statistics: the same run of elements, or all of them.
+    fn read_statistics(&mut self, plan: &TensorPlan, range: Range, whole: bool) -> Result<()> {
+        let Action::Merge { inputs, .. } = &plan.action else { unreachable!("copies have no statistics") };
+        self.statistics.resize_with(inputs.len(), Operand::new);
+        for (input, operand) in inputs.iter().zip(&mut self.statistics) {
+            let (tensor, elements) = input.statistics.as_ref().expect("the plan has found the statistics that are read");
+            let (start, count) = if whole { (0, *elements as usize) } else { (range.start, range.count) };
+            self.sources[tensor.source].read(&tensor.name, start, count, &mut operand.window)?;
+            self.bytes_read += operand.window.bytes.len() as u64;
+            if whole {
+                operand.widen(self.kernels, 0, count);
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts a block of the statistics in place, where only a run of elements was read.
+    fn load_statistics(&mut self, at: At) {
+        self.statistics.iter_mut().for_each(|operand| operand.widen(self.kernels, at.offset, at.count));
     }
 
     /// Puts the base's block in place.
@@ -133,7 +166,8 @@ impl<'a> Worker<'a> {
     fn with_block<T>(&mut self, plan: &TensorPlan, then: impl FnOnce(&Block<'_>, &mut Vec<f32>, &mut Vec<Part>) -> T) -> T {
         let Action::Merge { base, inputs, .. } = &plan.action else { unreachable!("copies have no inputs") };
         let operands: Vec<&[f32]> = self.inputs[..inputs.len()].iter().map(|operand| &operand.block[..]).collect();
-        let block = Block { base: base.is_some().then_some(&self.base.block[..]), inputs: &operands };
+        let statistics: Vec<&[f32]> = self.statistics.iter().map(|operand| &operand.block[..]).collect();
+        let block = Block { base: base.is_some().then_some(&self.base.block[..]), inputs: &operands, statistics: &statistics };
         then(&block, &mut self.out, &mut self.parts)
     }
 
@@ -164,9 +198,26 @@ impl<'a> Worker<'a> {
 
     /// Gathers for the whole model, over one window of one tensor.
     pub fn gather_for_model(&mut self, plan: &TensorPlan, stages: &Stages, model: &dyn ModelWide, range: Range) -> Result<()> {
+        if model.of_statistics() {
+            return self.gather_statistics(plan, model, range);
+        }
         self.gather_blocks(plan, stages, range, Operands::Deltas, model.wants(), |kernels, block, tally| {
             model.gather(kernels, block, tally)
         })
+    }
+
+    /// Gathers for the whole model, over one window of the statistics alone.
+    fn gather_statistics(&mut self, plan: &TensorPlan, model: &dyn ModelWide, range: Range) -> Result<()> {
+        self.read_statistics(plan, range, false)?;
+        self.begin(std::iter::once(model.wants()), range);
+        for at in blocks(range, BLOCK) {
+            self.load_statistics(at);
+            let statistics: Vec<&[f32]> = self.statistics.iter().map(|operand| &operand.block[..]).collect();
+            let block = Block { base: None, inputs: &[], statistics: &statistics };
+            model.gather(self.kernels, &block, self.parts[0].tally(at.offset));
+            self.parts[0].end_of_block(at.offset + at.count, range.count);
+        }
+        Ok(())
     }
 
     fn gather_blocks(
@@ -204,14 +255,26 @@ impl<'a> Worker<'a> {
             (Action::Copy(tensor), _) => self.copy(plan, tensor, range),
             (Action::Merge { base, row, inputs, .. }, Some(merge)) => {
                 self.read_inputs(plan, range, |_| true)?;
+                let (reach, reads_statistics) = (merge.reach(), merge.reads_statistics());
+                self.statistics.clear();
+                if reads_statistics {
+                    self.read_statistics(plan, range, reach == Reach::Tensor)?;
+                }
                 let kernels = self.kernels;
                 let format = plan.dtype.float_format().expect("only floating tensors are merged");
-                let unit = if merge.whole_rows() { rows_unit(*row, inputs).min(range.count) } else { BLOCK };
+                let unit = match reach {
+                    Reach::Elements => BLOCK,
+                    Reach::Rows => rows_unit(*row, inputs).min(range.count),
+                    Reach::Tensor => range.count,
+                };
                 self.bytes.resize(range.count * format.size(), 0);
                 let mut counts = Counts::default();
                 let every = if count_swallowed && base.is_some() { sampled_every(plan.elements()) } else { u64::MAX };
                 for at in blocks(range, unit) {
                     self.load_all(plan, stages, at, merge.operands());
+                    if reads_statistics && reach != Reach::Tensor {
+                        self.load_statistics(at);
+                    }
                     self.out.resize(at.count, 0.0);
                     self.with_block(plan, |block, out, _| merge.map(kernels, block, *row as usize, out));
                     let place = at.offset * format.size()..(at.offset + at.count) * format.size();

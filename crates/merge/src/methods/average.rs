@@ -15,6 +15,7 @@ static DEFINITIONS: &[Definition] = &[Definition {
     base: Base::Reference,
     models: (1, None),
     parameters: &[parameters::OPTIONAL_WEIGHT],
+    statistics: None,
     example: "\
 merge_method: average
 base_model: ./base

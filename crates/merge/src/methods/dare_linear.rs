@@ -18,6 +18,7 @@ static DEFINITIONS: &[Definition] = &[Definition {
     base: Base::Required,
     models: (0, None),
     parameters: parameters::DARE,
+    statistics: None,
     example: "\
 merge_method: dare_linear
 base_model: ./base

@@ -19,6 +19,7 @@ out = W0 + lambda * sum(s_i where sign(s_i) = g)        normalize true: divided 
     base: Base::Required,
     models: (0, None),
     parameters: parameters::DARE,
+    statistics: None,
     example: "\
 merge_method: dare_ties
 base_model: ./base

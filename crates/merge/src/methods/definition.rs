@@ -76,6 +76,25 @@ pub enum Base {
     Reference,
 }
 
+/// Statistics of a model on its data: a method's auxiliary sources, a file for each model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Statistics {
+    /// A tensor of mean squared gradients for each parameter.
+    Fisher,
+    /// For the weight of each linear layer, `[out, in]`, the Gram matrix `[in, in]` of the layer's inputs.
+    Gram,
+}
+
+impl Statistics {
+    /// Its name in the metadata `deltaic.statistics` of files, and as a verb.
+    pub fn name(self) -> &'static str {
+        match self {
+            Statistics::Fisher => "fisher",
+            Statistics::Gram => "gram",
+        }
+    }
+}
+
 /// A method under one preset.
 #[derive(Debug, Clone, Copy)]
 pub struct Definition {
@@ -95,6 +114,8 @@ pub struct Definition {
     pub models: (usize, Option<usize>),
     /// Its parameters.
     pub parameters: &'static [Parameter],
+    /// What it has to know of the models' data; most methods: nothing.
+    pub statistics: Option<Statistics>,
     /// A recipe that runs, for `deltaic methods NAME`.
     pub example: &'static str,
 }

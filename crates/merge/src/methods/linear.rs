@@ -19,6 +19,7 @@ static DEFINITIONS: &[Definition] = &[Definition {
         Parameter { scope: Scope::PerInput, summary: "factor of the model", ..parameters::WEIGHT },
         Parameter { default: Default::Bool(true), summary: "divide by the sum of the weights", ..parameters::NORMALIZE },
     ],
+    statistics: None,
     example: "\
 merge_method: linear
 models:

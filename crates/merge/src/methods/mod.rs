@@ -4,10 +4,12 @@ mod average;
 mod dare_linear;
 mod dare_ties;
 mod definition;
+mod fisher;
 mod linear;
 mod model_stock;
 mod paper_ties;
 mod passthrough;
+mod regmean;
 mod slerp;
 mod task_arithmetic;
 mod task_vectors;
@@ -17,11 +19,12 @@ mod weighted_sum;
 use deltaic_checkpoint::Result;
 use deltaic_kernels::Kernels;
 
-pub use definition::{Base, Default, Definition, Kind, Parameter, Preset, Scope};
+pub use definition::{Base, Default, Definition, Kind, Parameter, Preset, Scope, Statistics};
 
 pub use crate::paper::Paper;
 
 use crate::gather::{Gathered, Operands, Tally, Wanted};
+use crate::recipe::FisherSettings;
 use crate::sparsifiers::{Given, Sparsifier};
 
 /// The registry: every method, in the order in which `deltaic methods` shows them.
@@ -31,6 +34,8 @@ static METHODS: &[&dyn Method] = &[
     &task_arithmetic::TaskArithmetic,
     &ties::Ties,
     &paper_ties::PaperTies,
+    &fisher::Fisher,
+    &regmean::RegMean,
     &dare_linear::DareLinear,
     &dare_ties::DareTies,
     &slerp::Slerp,
@@ -40,8 +45,6 @@ static METHODS: &[&dyn Method] = &[
 
 /// Methods that recipes may name and that are not built yet.
 pub const NOT_YET: &[&str] = &[
-    "fisher",
-    "regmean",
     "nuslerp",
     "multislerp",
     "karcher",
@@ -136,6 +139,8 @@ pub struct Input {
     pub given: Given,
     /// The key of its random mask, for methods that drop at random themselves.
     pub mask: deltaic_kernels::MaskKey,
+    /// The shape of its statistics of this tensor, where it has some.
+    pub statistics: Option<Vec<u64>>,
 }
 
 impl Input {
@@ -150,8 +155,12 @@ impl Input {
 pub struct Setup {
     /// Number of elements.
     pub elements: u64,
+    /// Number of axes.
+    pub axes: usize,
     /// Length of the last axis (1-D tensors: all of it).
     pub row: u64,
+    /// The recipe's block `fisher`.
+    pub fisher: FisherSettings,
     /// Shared parameters.
     pub shared: Values,
     /// The inputs in the recipe's order: the models and, where the method counts it among them, the base.
@@ -180,6 +189,8 @@ pub struct Block<'a> {
     pub base: Option<&'a [f32]>,
     /// The inputs that take part, in order, as the method's [`Operands`].
     pub inputs: &'a [&'a [f32]],
+    /// Their statistics, of methods that ask for them.
+    pub statistics: &'a [&'a [f32]],
 }
 
 impl<'a> Block<'a> {
@@ -196,8 +207,13 @@ pub(crate) trait TensorMerge: Send + Sync {
     /// What the inputs have to be.
     fn operands(&self) -> Operands;
 
-    /// Whether blocks have to hold whole rows (the last axis); else they are any run of elements.
-    fn whole_rows(&self) -> bool {
+    /// What a block has to hold.
+    fn reach(&self) -> Reach {
+        Reach::Elements
+    }
+
+    /// Whether it reads the inputs' statistics: the same run of elements, or with [`Reach::Tensor`] all of them, whatever their shape.
+    fn reads_statistics(&self) -> bool {
         false
     }
 
@@ -220,19 +236,40 @@ pub(crate) trait TensorMerge: Send + Sync {
         usize::from(self.wants().is_some())
     }
 
-    /// Computes a block of the output. With [`TensorMerge::whole_rows`] a block is any number of rows of length `row`.
+    /// Computes a block of the output. With [`Reach::Rows`] a block is any number of rows of length `row`.
     fn map(&self, kernels: Kernels, block: &Block<'_>, row: usize, out: &mut [f32]);
+
+    /// What the user should know of how the tensor was computed, once it is.
+    fn remark(&self) -> Option<String> {
+        None
+    }
 
     /// The same merge with nothing gathered yet.
     fn fresh(&self) -> Box<dyn TensorMerge>;
 }
 
+/// What the blocks of a tensor's map have to hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reach {
+    /// Any run of elements.
+    Elements,
+    /// Whole rows (the last axis).
+    Rows,
+    /// The whole tensor: it has to fit into memory, with all its inputs.
+    Tensor,
+}
+
 /// Numbers gathered over all merged tensors of a model, in passes over its elements.
 pub(crate) trait ModelWide: Send + Sync {
-    /// What the next pass gathers (counters only); `None` when all is known.
+    /// What the next pass gathers (sums or counters); `None` when all is known.
     fn wants(&self) -> Option<Wanted>;
 
-    /// Adds one block of deltas.
+    /// Whether it looks at the inputs' statistics alone, and at no weights.
+    fn of_statistics(&self) -> bool {
+        false
+    }
+
+    /// Adds one block, of deltas or of statistics.
     fn gather(&self, kernels: Kernels, block: &Block<'_>, tally: Tally<'_>);
 
     /// Takes what a pass has gathered.

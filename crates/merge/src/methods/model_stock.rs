@@ -3,7 +3,7 @@
 use deltaic_checkpoint::Result;
 use deltaic_kernels::{Kernels, LaneSums, REDUCTION_BLOCK, ordered_sum};
 
-use super::{Base, Block, Default, Definition, Input, Kind, Method, Paper, Parameter, Prepared, Preset, Scope, Setup, TensorMerge};
+use super::{Base, Block, Default, Definition, Input, Kind, Method, Paper, Parameter, Prepared, Preset, Reach, Scope, Setup, TensorMerge};
 use crate::gather::Operands;
 use crate::gather::{Gathered, Tally, Wanted};
 
@@ -31,6 +31,7 @@ filter_wise: c for each row (last axis) on its own",
         no_effect: false,
         summary: "a ratio for each row instead of one for the tensor",
     }],
+    statistics: None,
     example: "\
 merge_method: model_stock
 base_model: ./base
@@ -143,8 +144,8 @@ impl TensorMerge for FilterWise {
         Operands::Deltas
     }
 
-    fn whole_rows(&self) -> bool {
-        true
+    fn reach(&self) -> Reach {
+        Reach::Rows
     }
 
     fn map(&self, kernels: Kernels, block: &Block<'_>, row: usize, out: &mut [f32]) {

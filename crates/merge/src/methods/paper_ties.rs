@@ -40,6 +40,7 @@ out = W0 + lambda * sum(w_i d_i where sign(d_i) = g) / number of these        w_
         parameters::LAMBDA,
         parameters::OPTIONAL_WEIGHT,
     ],
+    statistics: None,
     example: "\
 preset: paper
 merge_method: ties

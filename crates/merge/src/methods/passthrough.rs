@@ -25,6 +25,7 @@ static DEFINITIONS: &[Definition] = &[Definition {
         no_effect: false,
         summary: "factor of the tensor",
     }],
+    statistics: None,
     example: "\
 merge_method: passthrough
 slices:

@@ -32,6 +32,7 @@ static DEFINITIONS: &[Definition] = &[Definition {
         no_effect: false,
         summary: "0: the base, 1: the other model",
     }],
+    statistics: None,
     example: "\
 merge_method: slerp
 base_model: ./fine-tune-a

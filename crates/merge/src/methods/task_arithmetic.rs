@@ -24,6 +24,7 @@ const MERGEKIT: Definition = Definition {
         Parameter { no_effect: true, summary: "accepted, without effect", ..parameters::RESCALE },
         parameters::INT8_MASK,
     ],
+    statistics: None,
     example: "\
 merge_method: task_arithmetic
 base_model: ./base
@@ -43,6 +44,7 @@ static DEFINITIONS: &[Definition] = &[
         formula: "out = W0 + lambda * sum(w_i (W_i - W0))        w_i = 1: the authors' meaning",
         models: (1, None),
         parameters: &[parameters::OPTIONAL_WEIGHT, parameters::LAMBDA],
+        statistics: None,
         example: "\
 preset: paper
 merge_method: task_arithmetic

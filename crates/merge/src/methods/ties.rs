@@ -25,6 +25,7 @@ out = W0 + lambda * sum(s_i where sign(s_i) = g) / sum(w_i of these)        norm
         parameters::RESCALE,
         parameters::INT8_MASK,
     ],
+    statistics: None,
     example: "\
 merge_method: ties
 base_model: ./base

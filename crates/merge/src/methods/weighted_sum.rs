@@ -9,7 +9,15 @@ use crate::sparsifiers::Given;
 
 /// `sum(w_i W_i)`, divided by `sum(w_i)` where normalised. Inputs of weight 0 are left out; a sole input of factor 1 is a copy.
 pub(super) fn prepare(setup: &Setup, normalize: bool) -> Result<Prepared> {
-    let weights: Vec<f64> = setup.inputs.iter().map(|input| input.values.number("weight")).collect();
+    weighted(setup, setup.inputs.iter().map(|input| input.values.number("weight")).collect(), normalize)
+}
+
+/// The plain mean of the models.
+pub(super) fn mean(setup: &Setup) -> Result<Prepared> {
+    weighted(setup, vec![1.0; setup.inputs.len()], true)
+}
+
+fn weighted(setup: &Setup, weights: Vec<f64>, normalize: bool) -> Result<Prepared> {
     let sum: f64 = weights.iter().sum();
     if normalize && sum == 0.0 {
         return Err(Error::new("the weights sum to 0, and normalising divides by their sum")

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use deltaic_checkpoint::Found;
 
 use super::provenance::flags;
-use crate::plan::{Plan, Source};
+use crate::plan::{Plan, Source, Spelling};
 
 /// The text of README.md.
 pub(super) fn text(plan: &Plan) -> String {
@@ -35,7 +35,7 @@ pub(super) fn text(plan: &Plan) -> String {
         let _ = writeln!(card, "- {}{role}", linked(source));
     }
     card += "\n**Recipe**, as resolved:\n\n```yaml\n";
-    card += &plan.resolved_recipe(&Source::labelled_reference);
+    card += &plan.resolved_recipe(Spelling::Labelled);
     card += "```\n\n**Again**, with the recipe as it was given (`mergekit_config.yml`) and the models in place:\n\n```\n";
     let flags: String = flags(plan).iter().map(|flag| format!(" {flag}")).collect();
     let _ = writeln!(card, "deltaic merge mergekit_config.yml OUT{flags}\n```");

@@ -140,7 +140,8 @@ fn write(disk: &dyn Disk, plan: &Plan, partial: &PartialFolder, options: &MergeO
         let _ = std::thread::Builder::new().spawn_scoped(scope, || shards.keep_journal());
         engine::run(plan, &shards, control)
     });
-    let unchanged = plan.sources.iter().flat_map(|source| &source.files).try_for_each(FileIdentity::check_unchanged);
+    let unchanged = plan.sources.iter().flat_map(|source| &source.files).chain(plan.auxiliary.iter().map(|file| &file.identity));
+    let unchanged = unchanged.into_iter().try_for_each(FileIdentity::check_unchanged);
     let useless = unchanged.and_then(|()| match &run {
         Err(error) if error.is_permanent() => Err(error.clone()),
         _ => Ok(()),
@@ -154,13 +155,13 @@ fn write(disk: &dyn Disk, plan: &Plan, partial: &PartialFolder, options: &MergeO
     if shards.is_worth_keeping() {
         partial.keep();
     }
-    run?;
+    let remarks = run?;
     shards.finish()?;
     side_files::write_all(disk, plan, partial.path(), options, control.cancel)?;
     let counts = shards.counts();
-    let mut warnings = Vec::new();
+    let mut warnings = remarks;
     if options.checks {
-        warnings = check(plan, partial.path())?;
+        warnings.extend(check(plan, partial.path())?);
         warnings.extend(checks::swallowed::warning(plan, &counts));
     }
     let non_finite = plan.tensors.iter().zip(&counts).filter(|(_, counts)| counts.non_finite > 0);

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use deltaic_checkpoint::{FileIdentity, Result};
 use serde_json::json;
 
-use crate::plan::{MaskId, Plan, SHARD_BYTES, Source};
+use crate::plan::{MaskId, Plan, SHARD_BYTES, Spelling};
 
 /// The text of `deltaic.yml`. With `hash` all bytes of the sources are read for their SHA-256.
 pub(super) fn text(plan: &Plan, hash: bool, cancel: &AtomicBool) -> Result<String> {
@@ -14,7 +14,7 @@ pub(super) fn text(plan: &Plan, hash: bool, cancel: &AtomicBool) -> Result<Strin
         "# How this model was made, with every default filled in and the sources' places on the machine that made it.\n\
          # `deltaic merge deltaic.yml OUT` makes it again; `deltaic verify` holds it against its sources.\n",
     );
-    text += &plan.resolved_recipe(&Source::absolute_reference);
+    text += &plan.resolved_recipe(Spelling::Absolute);
     let _ = writeln!(text, "deltaic:\n  version: {}\n  plan: {}", env!("CARGO_PKG_VERSION"), json!(plan.hash()));
     if plan.draws_from_the_recipes_seed() {
         let _ = writeln!(text, "  seed: {}", plan.seed);

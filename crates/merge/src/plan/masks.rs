@@ -43,7 +43,7 @@ pub(super) struct Streams(HashMap<ModelReference, u64>);
 
 impl Streams {
     pub fn of(recipe: &Recipe) -> Self {
-        Self(recipe.models().into_iter().zip(0..).collect())
+        Self(recipe.models().into_iter().zip(recipe.place.unwrap_or(0)..).collect())
     }
 }
 

@@ -6,14 +6,15 @@ mod masks;
 mod parameters;
 mod slots;
 mod sources;
+mod statistics;
 mod tensors;
 mod tokenizer;
 mod vocabulary;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use deltaic_checkpoint::{Architecture, Config, DType, Result, ShardLayout};
+use deltaic_checkpoint::{Architecture, Config, DType, FileIdentity, ModelReference, Result, ShardLayout, TensorSource};
 use deltaic_kernels::REDUCTION_BLOCK;
 use sha2::{Digest, Sha256};
 
@@ -21,8 +22,8 @@ pub use masks::MaskId;
 pub use sources::Source;
 
 use crate::gather::Operands;
-use crate::methods::{ModelWide, TensorMerge};
-use crate::recipe::{Recipe, Recorded};
+use crate::methods::{ModelWide, Reach, TensorMerge};
+use crate::recipe::{Names, Recipe, Recorded};
 use crate::sparsifiers::Sparsifier;
 
 /// Number of elements of a window, where the memory allows it: few enough that what was just read is still in the second-level cache
@@ -44,6 +45,8 @@ pub struct PlanOptions {
     pub allow_different_architectures: bool,
     /// The working directory, where paths are looked for that are not found beside the recipe.
     pub working_directory: PathBuf,
+    /// By model, as the recipe names it: the file of statistics that was made from the recipe's `data`.
+    pub statistics: BTreeMap<String, PathBuf>,
 }
 
 impl Default for PlanOptions {
@@ -54,6 +57,7 @@ impl Default for PlanOptions {
             copy_tokenizer: true,
             allow_different_architectures: false,
             working_directory: PathBuf::from("."),
+            statistics: BTreeMap::new(),
         }
     }
 }
@@ -73,10 +77,27 @@ impl PlanOptions {
     }
 }
 
-/// A tensor of a source.
+/// How models and files are called in a resolved recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spelling {
+    /// As the recipe names them.
+    AsNamed,
+    /// By absolute paths, and commits of the Hub: the same files from any folder.
+    Absolute,
+    /// As they may be published: without places on this machine.
+    Labelled,
+}
+
+/// A file of statistics that the method takes.
+pub(crate) struct Auxiliary {
+    pub tensors: Box<dyn TensorSource>,
+    pub identity: FileIdentity,
+}
+
+/// A tensor of a source, or of a file of statistics.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SourceTensor {
-    /// Number of the source.
+    /// Number of the source; those of statistics come behind the models.
     pub source: usize,
     /// The tensor's name there.
     pub name: String,
@@ -105,6 +126,8 @@ pub(crate) struct InputPlan {
     pub reads: Reads,
     /// What is dropped of it, in this order.
     pub sparsifiers: Vec<SparsifierPlan>,
+    /// Its statistics, where the merge reads them, with their number of elements.
+    pub statistics: Option<(SourceTensor, u64)>,
 }
 
 /// What is done for a tensor.
@@ -184,6 +207,8 @@ pub struct Plan {
     pub seed: u64,
     /// The sources, each once.
     pub sources: Vec<Source>,
+    /// The files of statistics.
+    pub(crate) auxiliary: Vec<Auxiliary>,
     /// The base's number among the sources.
     pub base: Option<usize>,
     /// The tensors, in the order of their places in the output.
@@ -228,14 +253,17 @@ impl Plan {
         let slots = slots::resolve(&recipe, &sources)?;
         let (sources, vocabulary) = vocabulary::fit(&recipe, sources, &slots, tokenizer_from, &mut warnings)?;
         let seed = recipe.seed.or(options.seed).unwrap_or_else(|| recipe.seed_or_derived());
-        let mut planned = tensors::plan(&recipe, &sources, &slots, seed, &mut warnings)?;
+        let statistics = statistics::open(&recipe, &sources, &options, &mut warnings)?;
+        let mut planned = tensors::plan(&recipe, &sources, &statistics, &slots, seed, &mut warnings)?;
         let masks = masks::check(&sources, &mut planned.masks)?;
         let mut tensors = planned.tensors;
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         let shapes: Vec<_> = tensors.iter().map(|tensor| (tensor.name.clone(), tensor.dtype, tensor.shape.clone())).collect();
         let drawn: Vec<MaskId> = planned.masks.iter().map(|drawn| drawn.id).collect();
         let seeded = drawn.iter().any(|id| !id.is_own() && id.seed == seed);
-        let metadata = metadata(&sources, &masks, seeded.then_some(seed));
+        let auxiliary: Vec<Auxiliary> =
+            statistics.into_iter().map(|file| Auxiliary { tensors: file.tensors, identity: file.identity }).collect();
+        let metadata = metadata(&sources, &auxiliary, &masks, seeded.then_some(seed));
         let layout = ShardLayout::new(&shapes, options.shard_bytes.unwrap_or(SHARD_BYTES), &metadata)?;
         let place = |tensor: &TensorPlan| layout.place(&tensor.name).map(|place| (place.shard, place.offset));
         tensors.sort_by_key(place);
@@ -248,6 +276,7 @@ impl Plan {
             recipe,
             seed,
             sources,
+            auxiliary,
             base,
             tensors,
             layout,
@@ -274,13 +303,25 @@ impl Plan {
         self.drawn.iter().any(|id| !id.is_own() && id.seed == self.seed)
     }
 
-    /// The resolved recipe, with every default filled in and sources by the names that `spelled` gives.
-    pub fn resolved_recipe(&self, spelled: &dyn Fn(&Source) -> deltaic_checkpoint::ModelReference) -> String {
-        let names = |model: &deltaic_checkpoint::ModelReference| match sources::position(&self.sources, model) {
-            Some(source) => spelled(&self.sources[source]),
-            None => model.clone(),
+    /// The resolved recipe, with every default filled in.
+    pub fn resolved_recipe(&self, spelling: Spelling) -> String {
+        let model = |model: &ModelReference| match (sources::position(&self.sources, model), spelling) {
+            (None, _) | (_, Spelling::AsNamed) => model.clone(),
+            (Some(source), Spelling::Absolute) => self.sources[source].absolute_reference(),
+            (Some(source), Spelling::Labelled) => self.sources[source].labelled_reference(),
         };
-        self.recipe.to_yaml(&names, self.draws_from_the_recipes_seed().then_some(self.seed))
+        let file = |given: &str| self.file_called(given, spelling);
+        self.recipe.to_yaml(&Names { model: &model, file: &file }, self.draws_from_the_recipes_seed().then_some(self.seed))
+    }
+
+    /// What a file or folder beside the models is called.
+    fn file_called(&self, given: &str, spelling: Spelling) -> String {
+        match spelling {
+            Spelling::AsNamed => given.to_owned(),
+            Spelling::Absolute => statistics::find(&self.recipe, &self.options, given)
+                .map_or_else(|_| given.to_owned(), |path| path.to_string_lossy().into_owned()),
+            Spelling::Labelled => Path::new(given).file_name().map_or_else(|| given.to_owned(), |name| name.to_string_lossy().into_owned()),
+        }
     }
 
     /// Whether a recipe says what this plan's does, whatever it calls the models: those are taken in the order of their appearance, as far
@@ -291,19 +332,20 @@ impl Plan {
         {
             return false;
         }
-        let names = |model: &deltaic_checkpoint::ModelReference| match named.iter().position(|known| *known == model) {
+        let model = |model: &ModelReference| match named.iter().position(|known| *known == model) {
             Some(source) => self.sources[source].absolute_reference(),
             None => model.clone(),
         };
+        let file = |given: &str| self.file_called(given, Spelling::Absolute);
         let seed = self.draws_from_the_recipes_seed().then_some(self.seed);
-        recipe.to_yaml(&names, seed) == self.resolved_recipe(&Source::absolute_reference)
+        recipe.to_yaml(&Names { model: &model, file: &file }, seed) == self.resolved_recipe(Spelling::Absolute)
     }
 
     /// A hash of all that decides about the output's bytes, in 64 hexadecimal digits: deltaic's version, the resolved recipe, the sources'
     /// places and contents (as far as samples of their files tell), the layout, config.json.
     pub fn hash(&self) -> String {
         let mut hash = Sha256::new();
-        hash.update(self.resolved_recipe(&Source::absolute_reference));
+        hash.update(self.resolved_recipe(Spelling::Absolute));
         for shard in self.layout.shards() {
             // Its metadata holds the version and the sources' ids.
             hash.update(&shard.header);
@@ -322,8 +364,21 @@ impl Plan {
             bytes_read: self.tensors.iter().map(bytes).sum::<u64>() + self.mean_bytes,
             reads: self.tensors.iter().map(reads).max().unwrap_or(1),
             threads,
-            window_memory: (self.window_elements(threads) * self.window_bytes_per_element() * threads) as u64,
+            window_memory: ((self.window_elements(threads) * self.window_bytes_per_element() * threads) as u64)
+                .max(self.whole_tensors(threads)),
         }
+    }
+
+    /// Bytes of memory for those tensors that are merged as a whole, where each of the threads works on the largest.
+    fn whole_tensors(&self, threads: usize) -> u64 {
+        let of = |tensor: &TensorPlan| match &tensor.action {
+            Action::Merge { inputs, merge, .. } if merge.reach() == Reach::Tensor => {
+                let statistics: u64 = inputs.iter().filter_map(|input| input.statistics.as_ref()).map(|(_, elements)| elements * 8).sum();
+                tensor.elements() * (tensor.window_bytes as u64 + 3 * 8) + statistics * 2
+            }
+            _ => 0,
+        };
+        self.tensors.iter().map(of).max().unwrap_or(0) * threads as u64
     }
 
     fn window_bytes_per_element(&self) -> usize {
@@ -344,11 +399,15 @@ impl Plan {
 }
 
 /// What the weights' files say of how they were made: no place, no time.
-fn metadata(sources: &[Source], masks: &[MaskId], seed: Option<u64>) -> BTreeMap<String, String> {
+fn metadata(sources: &[Source], auxiliary: &[Auxiliary], masks: &[MaskId], seed: Option<u64>) -> BTreeMap<String, String> {
     let ids: Vec<String> = sources.iter().map(Source::id).collect();
     let mut metadata = masks::metadata(masks);
     metadata.insert("deltaic.version".to_owned(), env!("CARGO_PKG_VERSION").to_owned());
     metadata.insert("deltaic.sources".to_owned(), serde_json::json!(ids).to_string());
+    if !auxiliary.is_empty() {
+        let ids: Vec<&str> = auxiliary.iter().map(|file| file.identity.sample.as_str()).collect();
+        metadata.insert("deltaic.statistics_of_sources".to_owned(), serde_json::json!(ids).to_string());
+    }
     metadata.extend(seed.map(|seed| ("deltaic.seed".to_owned(), seed.to_string())));
     metadata
 }

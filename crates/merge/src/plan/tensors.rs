@@ -5,9 +5,10 @@ use deltaic_checkpoint::{DType, Error, Result, TensorInfo, Window};
 use super::masks::{self, Drawn, Streams};
 use super::parameters::{self, Places};
 use super::slots::{SliceOf, SliceSource, Slot, Slots};
+use super::statistics::StatisticsFile;
 use super::{Action, InputPlan, Reads, Source, SourceTensor, SparsifierPlan, TensorPlan};
 use crate::gather::Operands;
-use crate::methods::{Base, Input, Method, ModelWide, Prepared, Setup, implementation};
+use crate::methods::{Base, Input, Method, ModelWide, Prepared, Setup, Statistics, implementation};
 use crate::recipe::Recipe;
 use crate::sparsifiers::{self, Given, Sparsifier};
 
@@ -19,10 +20,18 @@ pub(super) struct Planned {
 }
 
 /// Plans every tensor.
-pub(super) fn plan(recipe: &Recipe, sources: &[Source], slots: &Slots<'_>, seed: u64, warnings: &mut Vec<String>) -> Result<Planned> {
+pub(super) fn plan(
+    recipe: &Recipe,
+    sources: &[Source],
+    statistics: &[StatisticsFile],
+    slots: &Slots<'_>,
+    seed: u64,
+    warnings: &mut Vec<String>,
+) -> Result<Planned> {
     let method = implementation(recipe.method);
     let streams = Streams::of(recipe);
-    let mut planner = Planner { recipe, sources, slots, seed, streams, method, masks: Vec::new(), setups: Vec::new(), warnings };
+    let mut planner =
+        Planner { recipe, sources, statistics, slots, seed, streams, method, masks: Vec::new(), setups: Vec::new(), warnings };
     let mut tensors = Vec::new();
     let mut matched = vec![false; recipe.exclude.len()];
     for slot in &slots.slots {
@@ -53,6 +62,7 @@ pub(super) fn plan(recipe: &Recipe, sources: &[Source], slots: &Slots<'_>, seed:
 struct Planner<'a> {
     recipe: &'a Recipe,
     sources: &'a [Source],
+    statistics: &'a [StatisticsFile],
     slots: &'a Slots<'a>,
     seed: u64,
     streams: Streams,
@@ -71,6 +81,8 @@ struct Offer<'a> {
     canonical: &'a str,
     /// The name by which its mask is drawn.
     mask_name: String,
+    /// Its statistics, with their shape.
+    statistics: Option<(SourceTensor, Vec<u64>)>,
 }
 
 impl<'a> Planner<'a> {
@@ -86,15 +98,25 @@ impl<'a> Planner<'a> {
             _ => canonical.to_owned(),
         };
         let info = source.tensors.tensors().get(name)?;
-        Some(Offer { of, tensor: SourceTensor { source: of.source, name: name.to_owned() }, info, canonical, mask_name })
+        let statistics = self.statistics_of(of.source, name);
+        Some(Offer { of, tensor: SourceTensor { source: of.source, name: name.to_owned() }, info, canonical, mask_name, statistics })
     }
 
-    /// An excluded place: the base's tensor where it stores one, else nothing.
+    /// What is known of a source's tensor beside its elements.
+    fn statistics_of(&self, source: usize, name: &str) -> Option<(SourceTensor, Vec<u64>)> {
+        let number = self.statistics.iter().position(|file| file.source == source)?;
+        let file = &self.statistics[number];
+        let name = file.name_of(&self.sources[source], name)?;
+        let shape = file.tensors.tensors().get(name)?.shape.clone();
+        Some((SourceTensor { source: self.sources.len() + number, name: name.to_owned() }, shape))
+    }
+
+    /// An excluded place: the base's tensor where it stores one, else nothing; of a model that was taken out of a recipe its own.
     fn excluded(&self, slot: &'a Slot) -> Option<TensorPlan> {
         let sources = &self.slots.slices[slot.slice].sources;
-        let base = sources.iter().position(|source| source.is_base)?;
-        self.slots.own_name(sources[base].source, &slot.canonical[base])?;
-        let offer = self.offer(slot, base)?;
+        let from = sources.iter().position(|source| source.is_base != self.recipe.place.is_some())?;
+        self.slots.own_name(sources[from].source, &slot.canonical[from])?;
+        let offer = self.offer(slot, from)?;
         let native = offer.info.dtype.is_float().then_some(offer.info.dtype);
         Some(self.copy(slot, &offer, native))
     }
@@ -144,6 +166,7 @@ impl<'a> Planner<'a> {
             return Err(self.no_base(slot));
         }
         let setup = self.setup(slot, first, inputs)?;
+        self.check_statistics(slot, &setup, inputs)?;
         let prepared = self.method.prepare(&setup).map_err(|error| self.of_method(error, &slot.name))?;
         let native = Some(first.info.dtype);
         let (used, merge) = match prepared {
@@ -163,7 +186,9 @@ impl<'a> Planner<'a> {
             }
             let is_base = inputs[i].of.is_base || setup.inputs[i].given == Given::ZeroDelta;
             let reads = if is_base && base.is_some() { Reads::Base } else { Reads::Own(inputs[i].tensor.clone()) };
-            plans.push(InputPlan { reads, sparsifiers });
+            let statistics = inputs[i].statistics.clone().filter(|_| merge.reads_statistics());
+            let statistics = statistics.map(|(tensor, shape)| (tensor, shape.iter().product()));
+            plans.push(InputPlan { reads, sparsifiers, statistics });
         }
         let of_deltas =
             |input: &InputPlan| input.reads == Reads::Base || input.sparsifiers.iter().any(|stage| stage.of == Operands::Deltas);
@@ -176,7 +201,9 @@ impl<'a> Planner<'a> {
         let size = |tensor: &SourceTensor| self.sources[tensor.source].tensors.tensors()[&tensor.name].dtype.size();
         let base = base.map(|base| base.tensor.clone());
         let read = || plans.iter().filter_map(InputPlan::own).chain(&base).map(size);
-        let (stored_bytes, window_bytes) = (read().sum(), read().map(|size| size.max(size_of::<f32>())).sum());
+        let (stored_bytes, window_bytes): (usize, usize) = (read().sum(), read().map(|size| size.max(size_of::<f32>())).sum());
+        let of_statistics = plans.iter().filter(|input| input.statistics.is_some()).count() * size_of::<f32>();
+        let (stored_bytes, window_bytes) = (stored_bytes + of_statistics, window_bytes + of_statistics);
         let action = Action::Merge { base, inputs: plans, merge, row: setup.row };
         self.setups.push(setup);
         let dtype = self.out_dtype(first.info.dtype);
@@ -230,11 +257,37 @@ impl<'a> Planner<'a> {
             let mask = entry.map_or(masks::MaskId { seed: self.seed, stream: 0 }, |entry| {
                 masks::of(self.recipe, &self.streams, entry, self.seed).method
             });
-            Ok(Input { is_base, values, given: sparsify.map_or(Given::AsIs, sparsifiers::given), mask: mask.key(&input.mask_name) })
+            let statistics = input.statistics.as_ref().map(|(_, shape)| shape.clone());
+            let given = sparsify.map_or(Given::AsIs, sparsifiers::given);
+            Ok(Input { is_base, values, given, mask: mask.key(&input.mask_name), statistics })
         });
         let elements = first.info.elements();
         let row = first.info.shape.last().copied().unwrap_or(1).max(1);
-        Ok(Setup { elements, row, shared, inputs: inputs.collect::<Result<_>>()? })
+        let (axes, fisher) = (first.info.shape.len(), self.recipe.fisher);
+        Ok(Setup { elements, axes, row, fisher, shared, inputs: inputs.collect::<Result<_>>()? })
+    }
+
+    /// Fisher weights are there for every element; Gram matrices for the weights of linear layers, of which the method knows.
+    fn check_statistics(&self, slot: &Slot, setup: &Setup, inputs: &[&Offer<'a>]) -> Result<()> {
+        if self.recipe.method.statistics != Some(Statistics::Fisher) {
+            return Ok(());
+        }
+        for (input, of_setup) in inputs.iter().zip(&setup.inputs) {
+            let file = self.statistics.iter().find(|file| file.source == input.of.source);
+            let file = file.map_or_else(String::new, |file| file.identity.path.display().to_string());
+            match &of_setup.statistics {
+                Some(shape) if *shape == input.info.shape => {}
+                Some(shape) => {
+                    return Err(Error::new(format!("{file}: {} has shape {shape:?}, expected {:?}", input.tensor.name, input.info.shape))
+                        .help("these are the statistics of another model: make them again with `deltaic fisher`"));
+                }
+                None => {
+                    return Err(Error::new(format!("{file}: has no Fisher weights of {}", input.tensor.name))
+                        .help(format!("make them again with `deltaic fisher`; or {}", self.exclude(&slot.name))));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// All have to be floating, and of one shape.

@@ -5,28 +5,44 @@ use std::fmt::Write;
 use deltaic_checkpoint::ModelReference;
 
 use super::check::{SPELLINGS, blocks, first_without};
-use super::{Entry, Layout, OwnSparsify, Parameters, Recipe, Scalar, Setting, TokenizerSource, own, vocab};
+use super::{Entry, Layout, OwnSparsify, Parameters, Recipe, Scalar, Setting, TokenizerSource, own, statistics, vocab};
 use crate::gather::Operands;
-use crate::methods::{Default, Preset};
+use crate::methods::{Default, Preset, Statistics};
 use crate::sparsifiers::{Rescale, Sparsify};
+
+/// What models and files are called in a recipe that is written.
+pub struct Names<'a> {
+    /// Of models.
+    pub model: &'a dyn Fn(&ModelReference) -> ModelReference,
+    /// Of files and folders that the recipe names beside models.
+    pub file: &'a dyn Fn(&str) -> String,
+}
 
 impl Recipe {
     /// The recipe as YAML that reads again as the same recipe, with every default filled in: preset, sparsifiers, and the method's
-    /// parameters that not every model is given. `names` says what a model is to be called; `seed` is written where the recipe has none.
-    pub fn to_yaml(&self, names: &dyn Fn(&ModelReference) -> ModelReference, seed: Option<u64>) -> String {
+    /// parameters that not every model is given. `names` says what models and files are to be called; `seed` is written where the recipe has none.
+    pub fn to_yaml(&self, names: &Names<'_>, seed: Option<u64>) -> String {
         let mut out = format!("merge_method: {}\npreset: {}\n", text(self.method.name), preset_name(self.preset));
         let mut line = |key: &str, value: Option<String>| {
             if let Some(value) = value {
                 let _ = writeln!(out, "{key}: {value}");
             }
         };
-        let model = |reference: &ModelReference| written_model(&names(reference));
+        let model = |reference: &ModelReference| written_model(&(names.model)(reference));
         line("base_model", self.base_model.as_ref().map(|base| model(&base.value)));
         line("seed", self.seed.or(seed).map(|seed| seed.to_string()));
         line("sparsify", self.sparsify.as_ref().map(sparsify));
         let patterns: Vec<_> = self.exclude.iter().map(|pattern| text(own::pattern_text(&pattern.value))).collect();
         line("exclude", (!patterns.is_empty()).then(|| format!("[{}]", patterns.join(", "))));
         line("vocab", self.vocab.map(vocab::written));
+        let file = |given: &str| text(&(names.file)(given));
+        let of_data = self.method.statistics.is_some();
+        line("data", self.data.as_ref().filter(|_| of_data).map(|data| statistics::written_data(&data.value, text, file)));
+        match self.method.statistics {
+            None => {}
+            Some(Statistics::Fisher) => line("fisher", Some(statistics::written_fisher(&self.fisher, number))),
+            Some(Statistics::Gram) => line("gram", Some(statistics::written_gram(&self.gram))),
+        }
         line("dtype", self.dtype.map(|dtype| own::dtype_name(dtype).to_owned()));
         line("out_dtype", self.out_dtype.or(self.dtype).map(|dtype| own::dtype_name(dtype).to_owned()));
         line(
@@ -35,7 +51,7 @@ impl Recipe {
                 TokenizerSource::Base => "base".to_owned(),
                 TokenizerSource::Union => "union".to_owned(),
                 TokenizerSource::Model(reference) => match model(reference) {
-                    word if word == "base" || word == "union" => long_form(&names(reference)),
+                    word if word == "base" || word == "union" => long_form(&(names.model)(reference)),
                     other => other,
                 },
             }),
@@ -43,7 +59,7 @@ impl Recipe {
         let mut settings = written(&self.parameters);
         settings.extend(self.defaults());
         line("parameters", (!settings.is_empty()).then(|| format!("{{{}}}", settings.join(", "))));
-        self.write_layout(&mut out, &model);
+        self.write_layout(&mut out, &model, &file);
         out
     }
 
@@ -67,18 +83,18 @@ impl Recipe {
         self.method.parameters.iter().filter(counts).filter_map(default).collect()
     }
 
-    fn write_layout(&self, out: &mut String, model: &dyn Fn(&ModelReference) -> String) {
+    fn write_layout(&self, out: &mut String, model: &dyn Fn(&ModelReference) -> String, file: &dyn Fn(&str) -> String) {
         match &self.layout {
             Layout::Models(entries) if entries.is_empty() => out.push_str("models: []\n"),
             Layout::Models(entries) => {
                 out.push_str("models:\n");
-                entries.iter().for_each(|entry| write_entry(out, "  ", entry, model));
+                entries.iter().for_each(|entry| write_entry(out, "  ", entry, model, file));
             }
             Layout::Slices(slices) => {
                 out.push_str("slices:\n");
                 for slice in slices {
                     out.push_str("  - sources:\n");
-                    slice.sources.iter().for_each(|entry| write_entry(out, "      ", entry, model));
+                    slice.sources.iter().for_each(|entry| write_entry(out, "      ", entry, model, file));
                     if let Some(base) = &slice.base_model {
                         let _ = writeln!(out, "    base_model: {}", model(&base.value));
                     }
@@ -111,7 +127,7 @@ fn preset_name(preset: Preset) -> &'static str {
     }
 }
 
-fn write_entry(out: &mut String, indent: &str, entry: &Entry, model: &dyn Fn(&ModelReference) -> String) {
+fn write_entry(out: &mut String, indent: &str, entry: &Entry, model: &dyn Fn(&ModelReference) -> String, file: &dyn Fn(&str) -> String) {
     let _ = writeln!(out, "{indent}- model: {}", model(&entry.model.value));
     if let Some((first, end)) = entry.layer_range {
         let _ = writeln!(out, "{indent}  layer_range: [{first}, {end}]");
@@ -127,6 +143,12 @@ fn write_entry(out: &mut String, indent: &str, entry: &Entry, model: &dyn Fn(&Mo
     }
     if let Some(seed) = entry.seed {
         let _ = writeln!(out, "{indent}  seed: {seed}");
+    }
+    if let Some(statistics) = &entry.statistics {
+        let _ = writeln!(out, "{indent}  statistics: {}", file(&statistics.value));
+    }
+    if let Some(data) = &entry.data {
+        let _ = writeln!(out, "{indent}  data: {}", statistics::written_data(&data.value, text, file));
     }
     write_parameters(out, &format!("{indent}  "), &entry.parameters);
 }

@@ -25,10 +25,11 @@ mod vocab;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use deltaic_checkpoint::{DType, ModelReference};
+use deltaic_checkpoint::{DType, Error, ModelReference, Result};
 use sha2::{Digest, Sha256};
 
 pub use document::{Document, MAX_BYTES};
+pub use emit::Names;
 pub(crate) use own::whole_name;
 pub use parameters::lookup;
 pub use parse::parse;
@@ -37,7 +38,7 @@ pub use statistics::{DataSettings, DataSource, FisherBatch, FisherSettings, Gram
 pub use unknown::{UnknownPolicy, Warning};
 pub use vocab::OnMismatch;
 
-use crate::methods::{Definition, Preset};
+use crate::methods::{self, Definition, Preset};
 use crate::sparsifiers::Sparsify;
 
 /// A place in the document, for messages.
@@ -110,6 +111,10 @@ pub struct Entry {
     pub sparsify: OwnSparsify,
     /// The seed of its own mask.
     pub seed: Option<u64>,
+    /// The file with its statistics, for methods that need them.
+    pub statistics: Option<Spanned<String>>,
+    /// The examples from which they are made; see [`Recipe::data_of`].
+    pub data: Option<Spanned<DataSettings>>,
 }
 
 /// A run of output layers.
@@ -164,6 +169,12 @@ pub struct Recipe {
     pub parameters: Parameters,
     /// The sparsifier before the method, for every model without its own.
     pub sparsify: Option<Sparsify>,
+    /// The examples from which statistics are made, for every model without its own.
+    pub data: Option<Spanned<DataSettings>>,
+    /// How Fisher weights are made and used.
+    pub fisher: FisherSettings,
+    /// How Gram matrices are made.
+    pub gram: GramSettings,
     /// The seed as written; see [`Recipe::seed_or_derived`].
     pub seed: Option<u64>,
     /// Tensors not merged: regular expressions over output names, each compiled so that it matches whole names only.
@@ -178,6 +189,8 @@ pub struct Recipe {
     pub tokenizer_source: Option<Spanned<TokenizerSource>>,
     /// What deltaic wrote about the output that this recipe made: only a `deltaic.yml` has it.
     pub recorded: Option<Recorded>,
+    /// Of a recipe that was taken out of another by [`Recipe::alone`]: the place there of its only model, the stream of its masks.
+    pub(crate) place: Option<u64>,
 }
 
 impl Recipe {
@@ -206,6 +219,26 @@ impl Recipe {
         let mut seen = HashSet::new();
         let fine_tuned = self.entries().filter(|(slice, entry)| !self.is_base(*slice, entry)).map(|(_, entry)| &entry.model.value);
         fine_tuned.filter(|model| seen.insert(*model)).cloned().collect()
+    }
+
+    /// The recipe of one of its models by itself, counted from 0, the base not counted: that model after its sparsifier, with the mask that it
+    /// has in this recipe. Of tensors that are excluded it keeps its own.
+    ///
+    /// # Errors
+    /// There is no such model, or the recipe takes slices.
+    pub fn alone(&self, model: usize) -> Result<Self> {
+        let models = self.models();
+        let (Some(reference), Layout::Models(entries)) = (models.get(model), &self.layout) else {
+            let slices = matches!(self.layout, Layout::Slices(_));
+            let found = if slices { "slices".to_owned() } else { format!("{} models, the base not counted", models.len()) };
+            return Err(Error::new(format!("{}: model {model} (from 0) is asked for; the recipe has {found}", self.document.name))
+                .help("give the number of one of its `models`, counted from 0, the base not counted"));
+        };
+        let entry = entries.iter().find(|entry| entry.model.value == *reference).cloned().expect("models are entries");
+        let method = methods::find("average", self.preset).expect("`average` is of every preset");
+        let entry = Entry { parameters: Vec::new(), statistics: None, data: None, ..entry };
+        let layout = Layout::Models(vec![entry]);
+        Ok(Self { method, layout, parameters: Vec::new(), data: None, recorded: None, place: Some(model as u64), ..self.clone() })
     }
 
     /// The sparsifier that stands before the method for one model: its own, else the recipe's.

@@ -4,11 +4,11 @@ use deltaic_checkpoint::{ModelReference, Result};
 
 use super::node::Node;
 use super::unknown::Context;
-use super::{Entry, Layout, OwnSparsify, Slice, Spanned, TokenizerSource, not_yet, own, settings};
+use super::{Entry, Layout, OwnSparsify, Slice, Spanned, TokenizerSource, own, settings, statistics};
 use crate::methods::Definition;
 
 /// Keys beside `model`.
-const ENTRY: &[&str] = &["model", "parameters", "sparsify", "seed"];
+const ENTRY: &[&str] = &["model", "parameters", "sparsify", "seed", "statistics", "data"];
 
 /// Reads `models` or `slices`, of which there is exactly one.
 pub(super) fn layout(context: &mut Context<'_>, root: &Node, method: &Definition) -> Result<Layout> {
@@ -51,7 +51,7 @@ fn entry(context: &mut Context<'_>, node: &Node, method: &Definition, in_slice: 
         return context.error(node.span, format!("a model stands in a mapping; found {found}"), label);
     }
     let block = if in_slice { "a source of a slice" } else { "an entry of `models`" };
-    let mut known = [ENTRY, not_yet::ENTRY].concat();
+    let mut known = ENTRY.to_vec();
     if in_slice {
         known.push("layer_range");
     }
@@ -68,7 +68,10 @@ fn entry(context: &mut Context<'_>, node: &Node, method: &Definition, in_slice: 
         Some(range) => Some(layer_range(context, range)?),
         None => return context.error(node.span, "a source of a slice without `layer_range`", "such as `layer_range: [0, 16]`"),
     };
+    statistics::note_unused(context, &fields, method);
     Ok(Entry {
+        statistics: statistics::statistics(context, fields.get("statistics"))?,
+        data: statistics::data(context, fields.get("data"))?,
         model: reference(context, model)?,
         layer_range,
         sparsify,

@@ -7,11 +7,7 @@ use super::node::Node;
 use crate::{methods, sparsifiers};
 
 /// Keys at the top of a recipe.
-pub(super) const TOP: &[&str] =
-    &["tokenizer", "chat_template", "modules", "experts", "data", "statistics", "fisher", "gram", "override_architecture"];
-
-/// Keys beside `model`.
-pub(super) const ENTRY: &[&str] = &["data", "statistics"];
+pub(super) const TOP: &[&str] = &["tokenizer", "chat_template", "modules", "experts", "override_architecture"];
 
 /// Parameters that only methods have which are not built yet.
 pub(super) const PARAMETERS: &[&str] = &[
@@ -24,12 +20,11 @@ pub(super) const PARAMETERS: &[&str] = &[
     "nuslerp_flatten",
     "nuslerp_row_wise",
     "r",
-    "reduce_non_diagonal",
     "select_topk",
     "tol",
 ];
 
-/// Methods that exist under `preset: paper`, built or not.
+/// Methods that exist under `preset: paper`.
 pub(super) const PAPER_METHODS: &[&str] = &["average", "task_arithmetic", "ties", "fisher", "regmean"];
 
 /// Fails with `not yet:` where the recipe asks for what comes later.
@@ -53,7 +48,6 @@ pub(super) fn check(document: &Document, root: &Node) -> Result<()> {
 /// The models of `models` or `sources`.
 fn entries(document: &Document, list: Option<&Node>) -> Result<()> {
     for entry in list.and_then(Node::items).unwrap_or_default() {
-        keys(document, entry, ENTRY, " beside `model`")?;
         reference(document, entry.get("model"))?;
         block(document, entry)?;
     }

@@ -6,7 +6,7 @@ use deltaic_checkpoint::Result;
 
 use super::node::{self, Node};
 use super::unknown::{Context, UnknownPolicy, Warning};
-use super::{Document, Recipe, check, method, models, not_yet, own, recorded, settings, vocab};
+use super::{Document, Recipe, check, method, models, not_yet, own, recorded, settings, statistics, vocab};
 
 /// Keys at the top of a recipe. `deltaic` holds what deltaic itself writes into `deltaic.yml` about where an output came from.
 const TOP: &[&str] = &[
@@ -22,6 +22,9 @@ const TOP: &[&str] = &[
     "sparsify",
     "seed",
     "exclude",
+    "data",
+    "fisher",
+    "gram",
     "vocab",
     "deltaic",
 ];
@@ -55,6 +58,7 @@ fn recipe(context: &mut Context<'_>, root: &Node, document: &Arc<Document>) -> R
     let preset = method::preset(context, &fields)?;
     let (method, method_span) = method::method(context, &fields, preset)?;
     context.effect = method::effect(method, preset);
+    statistics::note_unused(context, &fields, method);
     let recipe = Recipe {
         document: Arc::clone(document),
         preset,
@@ -65,13 +69,18 @@ fn recipe(context: &mut Context<'_>, root: &Node, document: &Arc<Document>) -> R
         layout: models::layout(context, root, method)?,
         sparsify: fields.get("sparsify").map(|node| own::sparsify(context, node)).transpose()?.flatten(),
         seed: own::seed(context, &fields)?,
+        data: statistics::data(context, fields.get("data"))?,
+        fisher: statistics::fisher(context, fields.get("fisher"), preset)?,
+        gram: statistics::gram(context, fields.get("gram"), preset)?,
         exclude: own::exclude(context, &fields)?,
         vocab: fields.get("vocab").map(|node| vocab::on_mismatch(context, node)).transpose()?,
         dtype: own::dtype(context, &fields, "dtype")?,
         out_dtype: own::dtype(context, &fields, "out_dtype")?,
         tokenizer_source: models::tokenizer_source(context, fields.get("tokenizer_source"))?,
         recorded: fields.get("deltaic").map(recorded::read),
+        place: None,
     };
     check::check(context, &recipe, root)?;
+    statistics::check(context, &recipe)?;
     Ok(recipe)
 }

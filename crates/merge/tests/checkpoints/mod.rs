@@ -55,6 +55,8 @@ pub struct Merged {
     pub tensors: Model,
     pub non_finite: Vec<(String, u64)>,
     pub warnings: Vec<String>,
+    /// What was said of the result.
+    pub remarks: Vec<String>,
 }
 
 /// A folder of models.
@@ -93,7 +95,12 @@ impl Models {
         let out = self.0.path().join("out");
         let options = MergeOptions { force: true, threads: 3, ..MergeOptions::default() };
         let merged = merge(&plan, &out, &options, &AtomicBool::new(false), &|_| {}).unwrap_or_else(|error| panic!("{error}\n{recipe}"));
-        Merged { tensors: read(&out.join("model.safetensors")), non_finite: merged.non_finite, warnings: plan.warnings }
+        Merged {
+            tensors: read(&out.join("model.safetensors")),
+            non_finite: merged.non_finite,
+            warnings: plan.warnings,
+            remarks: merged.warnings,
+        }
     }
 }
 
