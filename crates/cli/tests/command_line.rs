@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use checkpoints::{deltaic, fail, files, header, json, quickstart, read, read_file, shards, stderr, succeed, write};
+use checkpoints::{deltaic, fail, files, header, json, read, read_file, shards, small_models, stderr, succeed, write};
 use serde_json::Value;
 
 const AVERAGE: &str = "merge_method: average\nbase_model: ./base\nmodels: [{model: ./fine-tune-a}, {model: ./fine-tune-b}]\n";
@@ -20,7 +20,7 @@ fn names(folder: &Path) -> Vec<String> {
 
 #[test]
 fn merge_makes_out_and_prints_its_path_and_size_on_stdout_and_nothing_else() {
-    let folder = quickstart();
+    let folder = small_models();
     let out = folder.path().join("out");
     let stdout = succeed(deltaic().arg("merge").arg(write(folder.path(), "r.yml", AVERAGE)).arg(&out));
     let path = format!("{}  ", out.display());
@@ -43,7 +43,7 @@ fn merge_makes_out_and_prints_its_path_and_size_on_stdout_and_nothing_else() {
 
 #[test]
 fn json_of_a_merge_has_folder_and_the_bytes_of_all_files() {
-    let folder = quickstart();
+    let folder = small_models();
     let out = folder.path().join("out");
     let stdout = succeed(deltaic().args(["merge", "--json"]).arg(write(folder.path(), "r.yml", AVERAGE)).arg(&out));
     let result: Value = serde_json::from_str(&stdout).unwrap();
@@ -54,7 +54,7 @@ fn json_of_a_merge_has_folder_and_the_bytes_of_all_files() {
 
 #[test]
 fn out_with_something_in_it_is_refused_and_untouched() {
-    let folder = quickstart();
+    let folder = small_models();
     let (out, recipe) = (folder.path().join("out"), write(folder.path(), "r.yml", AVERAGE));
     std::fs::create_dir(&out).unwrap();
     write(&out, "notes.txt", "mine");
@@ -68,7 +68,7 @@ fn out_with_something_in_it_is_refused_and_untouched() {
 
 #[test]
 fn an_empty_folder_is_as_good_as_none() {
-    let folder = quickstart();
+    let folder = small_models();
     std::fs::create_dir(folder.path().join("out")).unwrap();
     succeed(deltaic().current_dir(&folder).arg("merge").arg(write(folder.path(), "r.yml", AVERAGE)).arg("out"));
     assert!(folder.path().join("out/model.safetensors").exists());
@@ -76,7 +76,7 @@ fn an_empty_folder_is_as_good_as_none() {
 
 #[test]
 fn force_replaces_all_of_the_old_out() {
-    let folder = quickstart();
+    let folder = small_models();
     let out = folder.path().join("out");
     std::fs::create_dir(&out).unwrap();
     write(&out, "model-00001-of-00002.safetensors", "of an older merge");
@@ -88,13 +88,13 @@ fn force_replaces_all_of_the_old_out() {
 
 #[test]
 fn out_at_inside_or_above_a_source_is_refused_even_with_force() {
-    let folder = quickstart();
+    let folder = small_models();
     let recipe = write(folder.path(), "r.yml", AVERAGE);
     std::fs::create_dir(folder.path().join("base/empty")).unwrap();
     for out in ["base", "fine-tune-a", "base/empty", "base/new", "fine-tune-b/new/er", ".", "base/../fine-tune-a/."] {
         let message = fail(deltaic().current_dir(&folder).args(["merge", "--force"]).arg(&recipe).arg(out));
         assert!(message.contains("source"), "{out}: {message}");
-        let mut expected = names(&checkpoints::workspace().join("examples/quickstart/base"));
+        let mut expected = names(&checkpoints::workspace().join("tests/models/base"));
         assert_eq!(names(&folder.path().join("fine-tune-b")), expected, "{out}");
         expected.insert(1, "empty".to_owned());
         assert_eq!(names(&folder.path().join("base")), expected, "{out}");
@@ -103,7 +103,7 @@ fn out_at_inside_or_above_a_source_is_refused_even_with_force() {
 
 #[test]
 fn a_dry_run_prints_the_plan_and_writes_nothing() {
-    let folder = quickstart();
+    let folder = small_models();
     let recipe = write(folder.path(), "r.yml", AVERAGE);
     let before = names(folder.path());
     let dry = succeed(deltaic().current_dir(&folder).args(["merge", "--dry-run", "r.yml", "out"]));
@@ -116,7 +116,7 @@ fn a_dry_run_prints_the_plan_and_writes_nothing() {
 
 #[test]
 fn plan_as_json_accounts_for_every_tensor_and_byte() {
-    let folder = quickstart();
+    let folder = small_models();
     let plan: Value =
         serde_json::from_str(&succeed(deltaic().args(["plan", "--json"]).arg(write(folder.path(), "r.yml", AVERAGE)))).unwrap();
     let base = read(&folder.path().join("base"));
@@ -128,7 +128,7 @@ fn plan_as_json_accounts_for_every_tensor_and_byte() {
 
 #[test]
 fn exit_codes_tell_done_from_failed_from_wrong_usage() {
-    let folder = quickstart();
+    let folder = small_models();
     let code = |arguments: &[&str]| deltaic().current_dir(&folder).args(arguments).output().unwrap().status.code();
     write(folder.path(), "r.yml", AVERAGE);
     write(folder.path(), "wrong.yml", "merge_method: averge\nmodels: [{model: ./base}]\n");
@@ -157,7 +157,7 @@ fn exit_codes_tell_done_from_failed_from_wrong_usage() {
 
 #[test]
 fn a_closed_pipe_ends_the_program_quietly() {
-    let folder = quickstart();
+    let folder = small_models();
     let recipe = write(folder.path(), "r.yml", AVERAGE);
     for verb in ["methods", "plan", "completions"] {
         let mut command = deltaic();
@@ -176,7 +176,7 @@ fn a_closed_pipe_ends_the_program_quietly() {
 
 #[test]
 fn a_recipe_is_read_from_stdin_with_paths_from_the_working_directory() {
-    let folder = quickstart();
+    let folder = small_models();
     let mut child = deltaic().current_dir(&folder).args(["merge", "-", "out"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(AVERAGE.as_bytes()).unwrap();
     assert!(child.wait().unwrap().success());
@@ -186,7 +186,7 @@ fn a_recipe_is_read_from_stdin_with_paths_from_the_working_directory() {
 
 #[test]
 fn card_config_and_weights_hold_no_path_of_this_machine() {
-    let folder = quickstart();
+    let folder = small_models();
     let absolute = AVERAGE.replace("./", &format!("{}/", folder.path().display())) + "sparsify: {kind: dare, drop_rate: 0.5}\n";
     let recipe = write(folder.path(), "r.yml", &absolute);
     let out = folder.path().join("out");
@@ -202,7 +202,7 @@ fn card_config_and_weights_hold_no_path_of_this_machine() {
 
 #[test]
 fn the_shard_size_splits_the_weights_and_the_index_says_where_they_are() {
-    let folder = quickstart();
+    let folder = small_models();
     let recipe = write(folder.path(), "r.yml", AVERAGE);
     let (whole, split) = (folder.path().join("whole"), folder.path().join("split"));
     succeed(deltaic().arg("merge").arg(&recipe).arg(&whole));
@@ -227,7 +227,7 @@ fn the_shard_size_splits_the_weights_and_the_index_says_where_they_are() {
 
 #[test]
 fn what_comes_later_is_an_error_that_begins_with_not_yet() {
-    let folder = quickstart();
+    let folder = small_models();
     for (what, recipe) in [
         ("della", "merge_method: della\nbase_model: ./base\nmodels: [{model: ./fine-tune-a, parameters: {weight: 1}}]\n"),
         ("chat_template", &format!("{AVERAGE}chat_template: chatml\n")),
@@ -240,7 +240,7 @@ fn what_comes_later_is_an_error_that_begins_with_not_yet() {
 
 #[test]
 fn a_wrong_key_is_an_error_with_line_and_suggestion() {
-    let folder = quickstart();
+    let folder = small_models();
     let recipe = "merge_method: ties\nbase_model: ./base\nmodels:\n  - model: ./fine-tune-a\n    parameters: {weight: 1, densty: 0.5}\n";
     let recipe = write(folder.path(), "r.yml", recipe);
     let message = fail(deltaic().arg("plan").arg(&recipe));
@@ -258,7 +258,7 @@ fn completions_are_there_for_every_shell() {
 
 #[test]
 fn inspect_counts_what_the_file_holds() {
-    let base = checkpoints::workspace().join("examples/quickstart/base");
+    let base = checkpoints::workspace().join("tests/models/base");
     let inspected: Value = serde_json::from_str(&succeed(deltaic().args(["inspect", "--json"]).arg(&base))).unwrap();
     let text = inspected.to_string();
     let parameters: usize = read(&base).values().map(|tensor| tensor.shape.iter().product::<usize>()).sum();
@@ -315,7 +315,7 @@ fn a_signal_ends_the_work_and_leaves_what_was_there_before() {
 
 #[test]
 fn links_neither_bring_files_of_this_machine_into_the_output_nor_let_it_be_written_over_a_source() {
-    let folder = quickstart();
+    let folder = small_models();
     let (base, store, view) = (folder.path().join("base"), folder.path().join("fine-tune-a"), folder.path().join("view"));
     let recipe = write(
         folder.path(),
@@ -340,7 +340,7 @@ fn links_neither_bring_files_of_this_machine_into_the_output_nor_let_it_be_writt
 
 #[test]
 fn an_out_that_is_a_link_is_refused_before_the_work() {
-    let folder = quickstart();
+    let folder = small_models();
     let (link, recipe) = (folder.path().join("link"), write(folder.path(), "r.yml", AVERAGE));
     std::fs::create_dir(folder.path().join("empty")).unwrap();
     for target in ["empty", "nowhere"] {
@@ -352,7 +352,7 @@ fn an_out_that_is_a_link_is_refused_before_the_work() {
 
 #[test]
 fn deny_nan_writes_nothing_where_an_element_is_not_finite() {
-    let folder = quickstart();
+    let folder = small_models();
     // An infinite scale makes every element infinite or NaN.
     let recipe = "merge_method: passthrough\nmodels: [{model: ./base, parameters: {scale: 3.0e+38}}]\nout_dtype: float16\n";
     let (recipe, out) = (write(folder.path(), "r.yml", recipe), folder.path().join("out"));
@@ -363,7 +363,7 @@ fn deny_nan_writes_nothing_where_an_element_is_not_finite() {
 
 #[test]
 fn no_copy_tokenizer_leaves_out_what_the_recipe_does_not_ask_for() {
-    let folder = quickstart();
+    let folder = small_models();
     for (more, copied) in [("", false), ("tokenizer_source: base\n", true)] {
         let recipe = write(folder.path(), "r.yml", &format!("{AVERAGE}{more}"));
         let out = folder.path().join("out");

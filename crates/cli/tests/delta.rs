@@ -4,7 +4,7 @@ mod checkpoints;
 
 use std::path::{Path, PathBuf};
 
-use checkpoints::{deltaic, fail, named_by, python, quickstart, say, skipped, succeed};
+use checkpoints::{deltaic, fail, named_by, python, say, skipped, small_models, succeed};
 
 /// Compares the report on two models with NumPy's figures; what NumPy says in the end.
 fn twin(interpreter: &Path, base: &Path, model: &Path) -> Option<String> {
@@ -40,7 +40,7 @@ fn every_figure_of_real_fine_tunes_is_numpys() {
     twins(NAME, named_by("DELTAIC_ZOO", NAME), &[("minilm-l6", "minilm-sst2"), ("minilm-l6", "minilm-stsb")]);
 }
 
-/// `deltaic delta` on the quickstart's models in `folder`.
+/// `deltaic delta` on the small models in `folder`.
 fn quick(folder: &Path, more: &[&str]) -> std::process::Command {
     let mut command = deltaic();
     command.current_dir(folder).args(["delta", "base", "fine-tune-a"]).args(more);
@@ -49,7 +49,7 @@ fn quick(folder: &Path, more: &[&str]) -> std::process::Command {
 
 #[test]
 fn the_table_says_the_model_its_kinds_and_layers_and_on_request_every_tensor() {
-    let folder = quickstart();
+    let folder = small_models();
     let text = succeed(&mut quick(folder.path(), &[]));
     for part in ["regime", "quantiles", "unchanged", "self_attn.q_proj", "embed_tokens", "layer", "cosine"] {
         assert!(text.contains(part), "{part}\n{text}");
@@ -62,7 +62,7 @@ fn the_table_says_the_model_its_kinds_and_layers_and_on_request_every_tensor() {
 
 #[test]
 fn json_is_the_same_on_any_number_of_threads() {
-    let folder = quickstart();
+    let folder = small_models();
     let one = succeed(&mut quick(folder.path(), &["--json", "--threads", "1"]));
     assert_eq!(one, succeed(&mut quick(folder.path(), &["--json", "--threads", "7"])));
     let report: serde_json::Value = serde_json::from_str(&one).unwrap();
@@ -72,7 +72,7 @@ fn json_is_the_same_on_any_number_of_threads() {
 
 #[test]
 fn a_figure_replaces_another_file_only_with_force_and_is_written_whole() {
-    let folder = quickstart();
+    let folder = small_models();
     let plot = folder.path().join("delta.svg");
     succeed(&mut quick(folder.path(), &["--plot", "delta.svg"]));
     let drawn = std::fs::read_to_string(&plot).unwrap();
@@ -91,7 +91,7 @@ fn a_figure_replaces_another_file_only_with_force_and_is_written_whole() {
 
 #[test]
 fn wrong_input_ends_in_one_message() {
-    let folder = quickstart();
+    let folder = small_models();
     assert!(fail(deltaic().current_dir(folder.path()).args(["delta", "base", "nowhere"])).contains("nowhere"));
     assert!(fail(&mut quick(folder.path(), &["--exclude", "("])).contains("regular expression"));
     assert_eq!(deltaic().args(["delta", "base"]).output().unwrap().status.code(), Some(2));
@@ -99,7 +99,7 @@ fn wrong_input_ends_in_one_message() {
 
 #[test]
 fn a_merge_says_what_its_samples_say_and_goes_on() {
-    let folder = quickstart();
+    let folder = small_models();
     // The same weights in another order: nothing is a fine-tune of anything.
     let path = folder.path().join("fine-tune-b/model.safetensors");
     let mut bytes = std::fs::read(&path).unwrap();

@@ -4,7 +4,7 @@ mod checkpoints;
 
 use std::path::Path;
 
-use checkpoints::{deltaic, files, json, quickstart, read, succeed, write};
+use checkpoints::{deltaic, files, json, read, small_models, succeed, write};
 use deltaic_kernels::InstructionSet;
 use serde_json::Value;
 
@@ -97,7 +97,7 @@ fn enlarge(folder: &Path) {
 
 #[test]
 fn every_method_gives_the_same_files_for_any_threads_and_instruction_set_and_again() {
-    let folder = quickstart();
+    let folder = small_models();
     enlarge(folder.path());
     let sets: Vec<_> = InstructionSet::available().map(InstructionSet::name).collect();
     checkpoints::say(&format!("instruction sets of this machine: {}", sets.join(", ")));
@@ -122,7 +122,7 @@ fn every_method_gives_the_same_files_for_any_threads_and_instruction_set_and_aga
 
 #[test]
 fn deltaic_yml_gives_the_same_weights_and_config_from_any_folder() {
-    let (folder, elsewhere) = (quickstart(), tempfile::tempdir().unwrap());
+    let (folder, elsewhere) = (small_models(), tempfile::tempdir().unwrap());
     for (name, text) in RECIPES {
         let (out, again) = (folder.path().join("out"), elsewhere.path().join("again"));
         let path = write(folder.path(), "r.yml", &recipe(text));
@@ -139,7 +139,7 @@ fn deltaic_yml_gives_the_same_weights_and_config_from_any_folder() {
 
 #[test]
 fn a_plan_as_json_parses_for_every_method() {
-    let folder = quickstart();
+    let folder = small_models();
     for (name, text) in RECIPES {
         let plan = succeed(deltaic().args(["plan", "--json"]).arg(write(folder.path(), "r.yml", &recipe(text))));
         let plan: Value = serde_json::from_str(&plan).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -149,7 +149,7 @@ fn a_plan_as_json_parses_for_every_method() {
 
 #[test]
 fn the_example_of_every_method_and_sparsifier_runs_as_shown() {
-    let folder = quickstart();
+    let folder = small_models();
     let definitions: Value = serde_json::from_str(&succeed(deltaic().args(["methods", "--json"]))).unwrap();
     let shown = |name: &str| succeed(deltaic().args(["methods", name]));
     let mut examples = Vec::new();

@@ -4,7 +4,7 @@ mod checkpoints;
 
 use std::path::Path;
 
-use checkpoints::{Tensor, deltaic, fail, quickstart, read, stderr, succeed, write};
+use checkpoints::{Tensor, deltaic, fail, read, small_models, stderr, succeed, write};
 use sha2::{Digest, Sha256};
 
 /// Merges a recipe of the folder's models; the weights.
@@ -31,7 +31,7 @@ fn dare_of(models: &[&str], more: &str) -> String {
 
 #[test]
 fn without_a_seed_it_is_derived_from_the_documents_bytes_and_printed() {
-    let folder = quickstart();
+    let folder = small_models();
     let mut outputs = Vec::new();
     for comment in ["# one\n", "# two\n"] {
         let recipe = dare_of(&["./fine-tune-a"], comment);
@@ -49,7 +49,7 @@ fn without_a_seed_it_is_derived_from_the_documents_bytes_and_printed() {
 
 #[test]
 fn a_random_seed_on_the_command_line_counts_only_where_the_recipe_has_none() {
-    let folder = quickstart();
+    let folder = small_models();
     let with_flag = |recipe: &str| {
         let out = folder.path().join("flag");
         succeed(deltaic().args(["merge", "-q", "--force", "--random-seed", "5"]).arg(write(folder.path(), "f.yml", recipe)).arg(&out));
@@ -62,7 +62,7 @@ fn a_random_seed_on_the_command_line_counts_only_where_the_recipe_has_none() {
 
 #[test]
 fn dare_gives_what_the_recipe_that_says_the_same_gives() {
-    let folder = quickstart();
+    let folder = small_models();
     for (flags, sparsify) in [
         (&[][..], "drop_rate: 0.9"),
         (&["--rescale", "l1"], "drop_rate: 0.9, rescale: l1"),
@@ -89,7 +89,7 @@ fn dare_gives_what_the_recipe_that_says_the_same_gives() {
 
 #[test]
 fn dare_without_a_seed_follows_from_base_model_and_options() {
-    let folder = quickstart();
+    let folder = small_models();
     let run = |model: &str, rate: &str| {
         let mut command = deltaic();
         command.current_dir(&folder).args(["dare", "base", model, "out", "--force", "--drop-rate", rate]);
@@ -106,7 +106,7 @@ fn dare_without_a_seed_follows_from_base_model_and_options() {
 
 #[test]
 fn a_model_with_its_own_seed_has_the_same_mask_alone_and_beside_others() {
-    let folder = quickstart();
+    let folder = small_models();
     // The base under another name: a fine-tune that changes nothing, so that it takes a place and no more.
     checkpoints::copy_folder(&folder.path().join("base"), &folder.path().join("unchanged"));
     let own = "./fine-tune-a, seed: 7";
@@ -122,7 +122,7 @@ fn a_model_with_its_own_seed_has_the_same_mask_alone_and_beside_others() {
 
 #[test]
 fn a_source_that_carries_the_mask_about_to_be_drawn_is_refused() {
-    let folder = quickstart();
+    let folder = small_models();
     let mut command = deltaic();
     succeed(command.current_dir(&folder).args(["dare", "base", "fine-tune-a", "dropped", "--drop-rate", "0.5", "--seed", "7"]));
     let mut again = deltaic();
@@ -147,7 +147,7 @@ fn a_source_that_carries_the_mask_about_to_be_drawn_is_refused() {
 
 #[test]
 fn one_seed_for_two_masks_of_one_recipe_is_refused() {
-    let folder = quickstart();
+    let folder = small_models();
     let models = |of: [&str; 2]| of.map(|own| format!("{{model: ./fine-tune-{own}, parameters: {{weight: 1, density: 0.5}}}}")).join(", ");
     for (what, recipe, works) in [
         (

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use checkpoints::{deltaic, fail, files, quickstart, read, say, skipped, stderr, succeed, write};
+use checkpoints::{deltaic, fail, files, read, say, skipped, small_models, stderr, succeed, write};
 use safetensors::{Dtype, tensor::TensorView};
 
 const LAYERS: usize = 24;
@@ -196,7 +196,7 @@ fn a_full_disk_is_said_before_the_first_byte_and_the_merge_succeeds_after_room_i
 
 #[test]
 fn a_mount_point_is_filled_from_inside() {
-    let folder = quickstart();
+    let folder = small_models();
     let Some(disk) = Mounted::tmpfs(&folder.path().join("disk"), "64M") else {
         return skipped("a_mount_point_is_filled_from_inside", "mounting needs root");
     };

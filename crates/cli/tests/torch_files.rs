@@ -8,7 +8,7 @@ mod checkpoints;
 use std::ffi::OsStr;
 use std::path::Path;
 
-use checkpoints::{copy_folder, deltaic, named_by, python, quickstart, read, read_file, succeed, workspace, write};
+use checkpoints::{copy_folder, deltaic, named_by, python, read, read_file, small_models, succeed, workspace, write};
 use serde_json::Value;
 
 /// Copies a model by passthrough; the folder that it made.
@@ -44,7 +44,7 @@ fn what_torch_saves_in_any_way_is_merged_as_torch_reads_it() {
 fn models_and_adapters_of_torch_give_the_same_bytes_as_their_safetensors() {
     const NAME: &str = "models_and_adapters_of_torch_give_the_same_bytes_as_their_safetensors";
     let (Some(interpreter), Some(zoo)) = (named_by("DELTAIC_PYTHON", NAME), named_by("DELTAIC_ZOO", NAME)) else { return };
-    let folder = quickstart();
+    let folder = small_models();
     let recipe = "merge_method: ties\nbase_model: ./base\nmodels:\n  - {model: ./fine-tune-a, parameters: {weight: 0.5, density: 0.5}}\n  \
                   - {model: ./fine-tune-b, parameters: {weight: 0.5, density: 0.5}}\nsparsify: {kind: dare, drop_rate: 0.5}\nseed: 1\n";
     let recipe = write(folder.path(), "r.yml", recipe);

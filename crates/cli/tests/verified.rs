@@ -4,7 +4,7 @@ mod checkpoints;
 
 use std::path::Path;
 
-use checkpoints::{deltaic, fail, files, json, quickstart, read, succeed, write};
+use checkpoints::{deltaic, fail, files, json, read, small_models, succeed, write};
 use serde_json::Value;
 
 const RECIPES: &[&str] = &[
@@ -33,7 +33,7 @@ fn flip_a_bit(model: &Path, state: &mut u64) -> String {
 
 #[test]
 fn one_flipped_bit_of_the_weights_is_found_in_each_of_twenty_outputs() {
-    let folder = quickstart();
+    let folder = small_models();
     let mut state = 77;
     for round in 0..20 {
         let flags: &[&str] = if round % 3 == 0 { &["--force", "--out-shard-size", "30KB"] } else { &["--force"] };
@@ -48,7 +48,7 @@ fn one_flipped_bit_of_the_weights_is_found_in_each_of_twenty_outputs() {
 
 #[test]
 fn a_sample_computes_a_part_again_and_its_places_move_with_the_seed() {
-    let folder = quickstart();
+    let folder = small_models();
     let out = merged(folder.path(), RECIPES[0], "out", &[]);
     let sampled = |seed: &str, share: &str| -> Value {
         let text = succeed(deltaic().arg("verify").arg(&out).args(["--json", "--sample", share, "--seed", seed]));
@@ -64,7 +64,7 @@ fn a_sample_computes_a_part_again_and_its_places_move_with_the_seed() {
 
 #[test]
 fn what_was_changed_beside_the_weights_is_found_too() {
-    let folder = quickstart();
+    let folder = small_models();
     let out = merged(folder.path(), RECIPES[0], "out", &["--out-shard-size", "30KB"]);
     let original = files(&out);
     let config = |key: &str, value: Value| {
@@ -126,7 +126,7 @@ fn replace(folder: &Path, file: &str, from: &str, to: &str) {
 #[test]
 fn what_an_output_says_of_itself_is_held_against_its_sources_without_computing_it_again() {
     const RECORD: &str = "deltaic.yml";
-    let folder = quickstart();
+    let folder = small_models();
     let out = merged(folder.path(), RECIPES[0], "out", &[]);
     let original = files(&out);
     let record = String::from_utf8(original[RECORD].clone()).unwrap();
@@ -160,7 +160,7 @@ fn what_an_output_says_of_itself_is_held_against_its_sources_without_computing_i
 
 #[test]
 fn an_output_of_another_version_is_compared_in_all_but_the_version() {
-    let folder = quickstart();
+    let folder = small_models();
     let out = merged(folder.path(), RECIPES[0], "out", &[]);
     let weights = out.join("model.safetensors");
     let in_header = |from: &[u8], to: &[u8]| {
@@ -184,7 +184,7 @@ fn an_output_of_another_version_is_compared_in_all_but_the_version() {
 
 #[test]
 fn what_keeps_an_output_from_being_held_against_its_sources_is_said() {
-    let folder = quickstart();
+    let folder = small_models();
     let out = merged(folder.path(), RECIPES[0], "out", &[]);
     let (record, base) = (out.join("deltaic.yml"), folder.path().join("base"));
     let text = std::fs::read(&record).unwrap();
@@ -222,7 +222,7 @@ fn what_keeps_an_output_from_being_held_against_its_sources_is_said() {
 
 #[test]
 fn files_that_the_merge_did_not_write_and_loading_would_take_are_found() {
-    let folder = quickstart();
+    let folder = small_models();
     let out = merged(folder.path(), RECIPES[0], "out", &[]);
     std::fs::create_dir(out.join("additional_chat_templates")).unwrap();
     for (name, words) in [
@@ -253,7 +253,7 @@ fn files_that_the_merge_did_not_write_and_loading_would_take_are_found() {
 
 #[test]
 fn a_pipe_is_a_recipe_where_the_user_names_it_and_not_within_a_models_folder() {
-    let folder = quickstart();
+    let folder = small_models();
     let pipe = folder.path().join("recipe.pipe");
     fifo(&pipe);
     let (writer, out) = (pipe.clone(), folder.path().join("out"));
@@ -273,7 +273,7 @@ fn name(path: &Path) -> String {
 
 #[test]
 fn a_source_that_is_not_what_it_was_is_named() {
-    let folder = quickstart();
+    let folder = small_models();
     let out = merged(folder.path(), RECIPES[0], "out", &[]);
     checkpoints::copy_folder(&folder.path().join("fine-tune-a"), &folder.path().join("fine-tune-b"));
     let message = fail(deltaic().arg("verify").arg(&out).arg("--full"));
@@ -294,7 +294,7 @@ fn a_merge_is_repeated_from_its_own_deltaic_yml_from_another_folder() {
             &[],
         ),
     ] {
-        let (folder, elsewhere) = (quickstart(), tempfile::tempdir().unwrap());
+        let (folder, elsewhere) = (small_models(), tempfile::tempdir().unwrap());
         let out = merged(folder.path(), recipe, "out", flags);
         let again = elsewhere.path().join("again");
         succeed(deltaic().current_dir(elsewhere.path()).arg("merge").arg(out.join("deltaic.yml")).arg(&again));
@@ -317,7 +317,7 @@ fn a_merge_is_repeated_from_its_own_deltaic_yml_from_another_folder() {
 /// SHA-256 from `sha256sum`.
 #[test]
 fn the_sources_hashes_are_recorded_on_request() {
-    let folder = quickstart();
+    let folder = small_models();
     let out = merged(folder.path(), RECIPES[0], "out", &["--hash"]);
     let text = std::fs::read_to_string(out.join("deltaic.yml")).unwrap();
     for model in ["base", "fine-tune-a", "fine-tune-b"] {

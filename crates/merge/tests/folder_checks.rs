@@ -6,7 +6,7 @@ mod defects;
 use std::path::{Path, PathBuf};
 
 use checkpoints::Tensor;
-use defects::{copy_folder, edit, good, insert, plan, quickstart, rename, run, set, shard};
+use defects::{copy_folder, edit, good, insert, plan, rename, run, set, shard, small_models};
 use deltaic_merge::checks::folder::{Expected, Finding, Severity, folder};
 
 use Severity::{Broken, Warning};
@@ -166,7 +166,7 @@ fn a_side_file_that_cannot_be_read_ends_the_plan_and_is_named() {
     use std::os::unix::ffi::OsStrExt;
     let all = tempfile::tempdir().unwrap();
     let source = all.path().join("source");
-    copy_folder(&quickstart().join("base"), &source);
+    copy_folder(&small_models().join("base"), &source);
     // Python's names need not be UTF-8: such a file is copied as any other.
     let code = std::ffi::OsStr::from_bytes(b"modeling_\xff.py");
     std::fs::write(source.join(code), "class Own: pass\n").unwrap();
@@ -205,7 +205,7 @@ fn models_of_the_golden_cases_and_what_is_merged_of_them_give_no_finding() {
         return eprintln!("skipped: no golden cases at {}", golden.display());
     };
     let mut models: Vec<PathBuf> = models.map(|entry| entry.unwrap().path()).collect();
-    models.extend(["base", "fine-tune-a", "fine-tune-b"].map(|name| quickstart().join(name)));
+    models.extend(["base", "fine-tune-a", "fine-tune-b"].map(|name| small_models().join(name)));
     for model in models.iter().filter(|model| !model.join("adapter_config.json").exists()) {
         let found = folder(model, None).unwrap();
         assert!(found.is_empty(), "{}: {found:?}", model.display());

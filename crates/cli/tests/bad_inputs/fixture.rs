@@ -35,7 +35,7 @@ pub fn fixture() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path();
     for (model, name) in [("base", "base"), ("fine-tune-a", "a"), ("fine-tune-b", "b")] {
-        copy_folder(&workspace().join("examples/quickstart").join(model), &path.join(name));
+        copy_folder(&workspace().join("tests/models").join(model), &path.join(name));
     }
     shard(path);
     copy_folder(&path.join("a"), &path.join("pickled"));

@@ -171,11 +171,11 @@ pub fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     folder.read_dir().unwrap().map(file).collect()
 }
 
-/// A folder with the models of examples/quickstart: `base`, `fine-tune-a`, `fine-tune-b`.
-pub fn quickstart() -> tempfile::TempDir {
+/// A folder with the random models of tests/models: `base`, `fine-tune-a`, `fine-tune-b`.
+pub fn small_models() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for model in ["base", "fine-tune-a", "fine-tune-b"] {
-        copy_folder(&workspace().join("examples/quickstart").join(model), &folder.path().join(model));
+        copy_folder(&workspace().join("tests/models").join(model), &folder.path().join(model));
     }
     folder
 }

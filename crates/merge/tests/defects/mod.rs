@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::checkpoints::{Model, Tensor, read, write};
 
-pub fn quickstart() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/quickstart")
+pub fn small_models() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/models")
 }
 
 pub fn copy_folder(from: &Path, to: &Path) {
@@ -36,7 +36,7 @@ pub fn run(plan: &Plan, out: &Path) {
 pub fn good() -> tempfile::TempDir {
     let all = tempfile::tempdir().unwrap();
     let source = all.path().join("source");
-    copy_folder(&quickstart().join("base"), &source);
+    copy_folder(&small_models().join("base"), &source);
     for (name, text) in [
         ("chat_template.jinja", "{{ messages }}"),
         ("tokenizer.model", "\u{1}pieces"),
