@@ -169,10 +169,6 @@ def perplexity_case(n):
     }
 
 
-def pass_at_k(n, c, k):
-    return 1.0 if n - c < k else 1.0 - float(np.prod(1.0 - k / np.arange(n - c + 1, n + 1)))
-
-
 def main():
     pages = ["", " ", "a", "a b", " a\n\nb ", "a\u00a0b", "a\u200bb", "a\x1cb\x1f", "\u3000x\u2028y\x85", "one  two\tthree\n"]
     import re
@@ -184,7 +180,6 @@ def main():
         "choices": list(choice_cases()),
         "bootstraps": [bootstrap_case(n, seed) for n, seed in [(2, 0), (25, 7), (300, 2**63 + 5)]],
         "perplexities": [perplexity_case(n) for n in (2, 5, 60)],
-        "pass_at_k": [[n, c, k, pass_at_k(n, c, k)] for n in (1, 5, 10, 200) for c in sorted({0, 1, n // 2, n}) for k in (1, 10, 100) if k <= n],
         "mcnemar": [[b, c, stats.binomtest(b, b + c, 0.5).pvalue if b + c else 1.0] for b, c in sign_tests],
         "words": [[page, len(re.split(r"\s+", page))] for page in pages],
     }), __import__("sys").stdout, ensure_ascii=False, separators=(",", ":"))

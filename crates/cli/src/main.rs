@@ -2,6 +2,7 @@
 
 mod arguments;
 mod messages;
+mod output_file;
 mod progress;
 mod reading;
 mod signals;

@@ -138,6 +138,15 @@ pub trait Backend {
         None
     }
 
+    /// Whether it can answer such a request at all; known before anything is asked.
+    ///
+    /// # Errors
+    /// It cannot, and why.
+    fn check(&self, request: &Request) -> Result<()> {
+        let _ = request;
+        Ok(())
+    }
+
     /// Answers all requests, in any order; `done(index, answer)` is called once for each, from the calling thread, as answers come.
     ///
     /// # Errors

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use deltaic_checkpoint::Result;
 use deltaic_sandbox::{Program, Sandbox, Status};
+use serde_json::{Value, json};
 
 use crate::run::{Executed, Executor};
 
@@ -28,5 +29,15 @@ impl Executor for SandboxedPython {
             Status::Failed(why) => Executed::Failed(why),
         });
         Ok(executed.collect())
+    }
+
+    fn details(&self) -> Value {
+        let (limits, version) = (self.sandbox.limits(), self.sandbox.python_version());
+        json!({
+            "sandboxed": self.sandbox.unconfined_because().is_none(),
+            "timeout_seconds": limits.seconds,
+            "memory_bytes": limits.memory_bytes,
+            "python": version.map(|part| part.to_string()).join("."),
+        })
     }
 }

@@ -11,29 +11,31 @@ use serde_json::{Map, Value, json};
 use crate::data::{Data, Item};
 use crate::metrics::{Estimate, Metric, StderrMethod};
 use crate::report::TaskResult;
-use crate::task;
+use crate::task::{self, Direction};
 
 /// Greatest results file in bytes. (Samples are data files, with their limits.)
 const MAX_BYTES: u64 = 256 << 20;
 
-/// A task of the harness whose name here is another, and the metric that is its headline.
-const TASKS: &[(&str, &str, &str)] = &[
-    ("gsm8k", "gsm8k_fewshot", "exact_match,flexible-extract"),
-    ("humaneval", "humaneval_harness", "pass@1,create_test"),
-    ("mbpp", "mbpp_harness", "pass_at_1,none"),
-    ("arc_easy", "arc_easy", "acc_norm,none"),
-    ("arc_challenge", "arc_challenge", "acc_norm,none"),
-    ("hellaswag", "hellaswag", "acc_norm,none"),
-    ("mmlu", "mmlu", "acc,none"),
-    ("winogrande", "winogrande", "acc,none"),
-    ("truthfulqa_mc1", "truthfulqa_mc1", "acc,none"),
-    ("truthfulqa_mc2", "truthfulqa_mc2", "acc,none"),
-    ("wikitext", "wikitext", "word_perplexity,none"),
-    ("cola", "glue/cola", "mcc,none"),
-    ("sst2", "glue/sst2", "acc,none"),
-    ("mnli", "glue/mnli", "acc,none"),
-    ("qnli", "glue/qnli", "acc,none"),
-    ("rte", "glue/rte", "acc,none"),
+/// A task of the harness, its name here, and the metrics whose mean is its headline.
+const TASKS: &[(&str, &str, &[&str])] = &[
+    ("gsm8k", "gsm8k_fewshot", &["exact_match,flexible-extract"]),
+    ("humaneval", "humaneval_harness", &["pass@1,create_test"]),
+    ("mbpp", "mbpp_harness", &["pass_at_1,none"]),
+    ("arc_easy", "arc_easy", &["acc_norm,none"]),
+    ("arc_challenge", "arc_challenge", &["acc_norm,none"]),
+    ("hellaswag", "hellaswag", &["acc_norm,none"]),
+    ("mmlu", "mmlu", &["acc,none"]),
+    ("winogrande", "winogrande", &["acc,none"]),
+    ("truthfulqa_mc1", "truthfulqa_mc1", &["acc,none"]),
+    ("truthfulqa_mc2", "truthfulqa_mc2", &["acc,none"]),
+    ("wikitext", "wikitext", &["word_perplexity,none"]),
+    ("cola", "glue/cola", &["mcc,none"]),
+    ("sst2", "glue/sst2", &["acc,none"]),
+    ("mrpc", "glue/mrpc", &["acc,none", "f1,none"]),
+    ("qqp", "glue/qqp", &["acc,none", "f1,none"]),
+    ("mnli", "glue/mnli", &["acc,none"]),
+    ("qnli", "glue/qnli", &["acc,none"]),
+    ("rte", "glue/rte", &["acc,none"]),
 ];
 
 /// Metrics of the harness, with their filter, that have another name here.
@@ -69,10 +71,11 @@ pub fn read(path: &Path) -> Result<Vec<TaskResult>> {
         // A group without a score of its own has only an alias.
         let Some(metrics) = metrics.as_object().filter(|metrics| metrics.values().any(Value::is_number)) else { continue };
         let mut result = of_task(&all, &model, name, metrics);
-        if let Some(samples) = samples(&path, name)
-            && let Some(metric) = headline_of_items(&samples, headline_key(name, metrics).as_deref())?
+        // A mean of several metrics over all items is not one over the items' own.
+        if let (Some(samples), [key]) = (samples(&path, name), headline_keys(name, metrics).as_slice())
+            && let Some((items, headline)) = headline_of_items(&samples, key)?
         {
-            result = result.with_items(metric);
+            result = result.with_items(items, headline);
         }
         found.push(result);
     }
@@ -80,30 +83,45 @@ pub fn read(path: &Path) -> Result<Vec<TaskResult>> {
 }
 
 fn of_task(all: &Value, model: &str, name: &str, metrics: &Map<String, Value>) -> TaskResult {
-    let own = TASKS.iter().find(|(harness, ..)| *harness == name);
-    let key_of_headline = headline_key(name, metrics);
+    let own = TASKS.iter().find(|(harness, ..)| *harness == name).map_or(name, |(_, own, _)| own);
+    let headline = headline_keys(name, metrics);
     let estimate = |key: &str| {
         let value = metrics.get(key).and_then(Value::as_f64)?;
         let (metric, filter) = key.split_once(',').unwrap_or((key, ""));
         let stderr_key = if filter.is_empty() { format!("{metric}_stderr") } else { format!("{metric}_stderr,{filter}") };
         let stderr = metrics.get(&stderr_key).and_then(Value::as_f64);
-        Some(Estimate { value, stderr, method: StderrMethod::Mean })
+        Some(Estimate { value, stderr, method: StderrMethod::Harness })
     };
     let names =
         metrics.keys().filter(|key| !key.contains("_stderr") && !["alias", "name", "sample_len", "samples"].contains(&key.as_str()));
     let metric_name = |key: &str| {
         let known = METRICS.iter().find(|(harness, _)| *harness == key).map(|(_, name)| (*name).to_owned());
-        let mass = (name == "truthfulqa_mc2" && key == "acc,none").then(|| "mass".to_owned());
-        known.or(mass).unwrap_or_else(|| key.trim_end_matches(",none").replace(',', "/"))
+        let of_task = match key {
+            "acc,none" if name == "truthfulqa_mc2" => Some("mass"),
+            "acc,none" if own.starts_with("glue/") => Some("accuracy"),
+            _ => None,
+        };
+        known.or(of_task.map(str::to_owned)).unwrap_or_else(|| key.trim_end_matches(",none").replace(',', "/"))
     };
     let estimates = names.filter_map(|key| Some((metric_name(key), estimate(key)?))).collect();
     let items = all["n-samples"][name]["effective"].as_u64().or(metrics.get("sample_len").and_then(Value::as_u64)).unwrap_or(0) as usize;
-    let task = own.map_or(name, |(_, own, _)| own).to_owned();
-    let mut result =
-        TaskResult::computed_elsewhere(model.to_owned(), task, items, estimates, key_of_headline.and_then(|key| estimate(&key)));
-    if let Ok(Some(task)) = task::built_in(&result.task) {
-        result.direction = task.direction;
-    }
+    let parts: Vec<Estimate> = headline.iter().filter_map(|key| estimate(key)).collect();
+    let mean = match parts.as_slice() {
+        [] => None,
+        [only] => Some(*only),
+        // What the standard error of the mean is does not follow from those of the parts.
+        several => {
+            let value = several.iter().map(|part| part.value).sum::<f64>() / several.len() as f64;
+            Some(Estimate { value, stderr: None, method: StderrMethod::Harness })
+        }
+    };
+    let mut result = TaskResult::computed_elsewhere(model.to_owned(), own.to_owned(), items, estimates, mean);
+    let metric_of = |key: &String| key.split(',').next().unwrap_or_default().to_owned();
+    result.direction = match headline.first().and_then(|key| all["higher_is_better"][name][metric_of(key)].as_bool()) {
+        Some(true) => Direction::Higher,
+        Some(false) => Direction::Lower,
+        None => task::built_in(&result.task).ok().flatten().map(|task| task.direction).unwrap_or_default(),
+    };
     result.details = json!({
         "from": "lm-evaluation-harness",
         "task": name,
@@ -114,12 +132,15 @@ fn of_task(all: &Value, model: &str, name: &str, metrics: &Map<String, Value>) -
     result
 }
 
-/// The key of the headline: the table's, else the first number that is there.
-fn headline_key(name: &str, metrics: &Map<String, Value>) -> Option<String> {
-    let of_table = TASKS.iter().find(|(harness, ..)| *harness == name).map(|(.., key)| (*key).to_owned());
-    let of_subject = name.starts_with("mmlu_").then(|| "acc,none".to_owned());
-    let first = || metrics.iter().find(|(key, value)| value.is_number() && key.contains(',') && !key.contains("_stderr"));
-    of_table.or(of_subject).filter(|key| metrics.contains_key(key)).or_else(|| first().map(|(key, _)| key.clone()))
+/// The keys of the headline: the table's, else the first number that is there.
+fn headline_keys(name: &str, metrics: &Map<String, Value>) -> Vec<String> {
+    let of_table = TASKS.iter().find(|(harness, ..)| *harness == name).map(|(.., keys)| *keys);
+    let of_subject = name.starts_with("mmlu_").then_some(["acc,none"].as_slice());
+    if let Some(keys) = of_table.or(of_subject).filter(|keys| keys.iter().all(|key| metrics.contains_key(*key))) {
+        return keys.iter().map(|key| (*key).to_owned()).collect();
+    }
+    let first = metrics.iter().find(|(key, value)| value.is_number() && key.contains(',') && !key.contains("_stderr"));
+    first.map(|(key, _)| key.clone()).into_iter().collect()
 }
 
 fn model_name(all: &Value) -> String {
@@ -152,9 +173,9 @@ fn newest(folder: &Path, beginning: &str, end: &str) -> Result<PathBuf> {
     })
 }
 
-/// The headline over a task's items, in the order of their numbers; none where the samples do not hold it item by item.
-fn headline_of_items(samples: &Path, key: Option<&str>) -> Result<Option<Metric>> {
-    let Some((metric, filter)) = key.map(|key| key.split_once(',').unwrap_or((key, "none"))) else { return Ok(None) };
+/// The numbers of a task's items, and the headline over them in their order; none where the samples do not hold it item by item.
+fn headline_of_items(samples: &Path, key: &str) -> Result<Option<(Vec<usize>, Metric)>> {
+    let (metric, filter) = key.split_once(',').unwrap_or((key, "none"));
     let mut values = BTreeMap::new();
     for Item { fields, place, .. } in Data::read_any(samples)? {
         let field = |name: &str| fields.get_attr(name).ok().filter(|value| !value.is_undefined() && !value.is_none());
@@ -167,5 +188,9 @@ fn headline_of_items(samples: &Path, key: Option<&str>) -> Result<Option<Metric>
         let Some(number) = number else { return Ok(None) };
         values.insert(item, number);
     }
-    if values.is_empty() { Ok(None) } else { Metric::mean("headline", values.into_values().collect()).map(Some) }
+    if values.is_empty() {
+        return Ok(None);
+    }
+    let (items, values) = values.into_iter().unzip();
+    Ok(Some((items, Metric::mean("headline", values)?)))
 }

@@ -14,6 +14,38 @@ use crate::requests::verdicts;
 use crate::score::Scored;
 use crate::task::PairwiseJudge;
 
+/// The reference's answers, by the task's `key`.
+pub struct References {
+    place: String,
+    answers: HashMap<String, String>,
+}
+
+impl References {
+    /// Reads the reference file, which has an answer for each of the items.
+    ///
+    /// # Errors
+    /// The file cannot be read, or lacks an item's answer.
+    pub fn read(task: &PairwiseJudge, file: &Path, items: &[Item]) -> Result<Self> {
+        let mut answers = HashMap::new();
+        for row in Data::read_any(file)? {
+            let texts = || Ok((task.key.render(&row.fields)?, task.reference.render(&row.fields)?));
+            let (key, answer) = texts().map_err(|error: Error| error.within(Path::new(&row.place)))?;
+            answers.insert(key, answer);
+        }
+        let references = Self { place: file.display().to_string(), answers };
+        items.iter().try_for_each(|item| references.of(task, item).map(drop))?;
+        Ok(references)
+    }
+
+    fn of(&self, task: &PairwiseJudge, item: &Item) -> Result<&str> {
+        let key = task.key.render(&item.fields).map_err(|error| error.within(Path::new(&item.place)))?;
+        self.answers.get(&key).map(String::as_str).ok_or_else(|| {
+            Error::new(format!("{}: there is no answer to `{}`", self.place, shorten(&key)))
+                .help("the reference file has an answer for each item, found by the task's `key`")
+        })
+    }
+}
+
 /// What a judge is asked: two requests for each item, with the model's answer as A, then as B.
 pub struct Judged {
     /// The requests, in the order of the items.
@@ -22,26 +54,14 @@ pub struct Judged {
 }
 
 impl Judged {
-    /// Finds each item's answer in the reference file and writes the judge's prompts.
+    /// Writes the judge's prompts about scored answers.
     ///
     /// # Errors
-    /// The reference file cannot be read, or lacks an item's answer.
-    pub fn read(task: &PairwiseJudge, reference: &Path, items: &[Item], scored: &[Scored]) -> Result<Self> {
-        let mut answers = HashMap::new();
-        for row in Data::read_any(reference)? {
-            let texts = || Ok((task.key.render(&row.fields)?, task.reference.render(&row.fields)?));
-            let (key, answer) = texts().map_err(|error: Error| error.within(Path::new(&row.place)))?;
-            answers.insert(key, answer);
-        }
+    /// A prompt that the item does not fit.
+    pub fn new(task: &PairwiseJudge, references: &References, items: &[Item], scored: &[Scored]) -> Result<Self> {
         let mut requests = Vec::new();
         for (item, scored) in items.iter().zip(scored) {
-            let key = task.key.render(&item.fields).map_err(|error| error.within(Path::new(&item.place)))?;
-            let reference = answers.get(&key).ok_or_else(|| {
-                let message = format!("{}: there is no answer to `{}`", reference.display(), shorten(&key));
-                Error::new(message).help("the reference file has an answer for each item, found by the task's `key`")
-            })?;
-            let answer = scored.answer.as_str().unwrap_or_default();
-            requests.extend(verdicts(task, item, answer, reference)?);
+            requests.extend(verdicts(task, item, scored.answer.as_str().unwrap_or_default(), references.of(task, item)?)?);
         }
         let verdict = Regex::new(&task.verdict).map_err(|error| Error::new(format!("pairwise_judge.verdict: {error}")))?;
         Ok(Self { requests, verdict })

@@ -50,11 +50,21 @@ pub fn measure(task: &Task, scored: &[Scored]) -> Result<(Vec<Metric>, Option<Me
     Ok((metrics, headline))
 }
 
+/// The headline of a task, from the numbers that were recorded of each item ([`ItemRecord::numbers`](crate::ItemRecord::numbers)): to have it
+/// again over other sets of items. None where the task has no headline.
+///
+/// # Errors
+/// There are no items, or items without a number that the headline is made of.
+pub fn headline(task: &Task, items: impl IntoIterator<Item = Vec<(String, f64)>>) -> Result<Option<Metric>> {
+    let scored: Vec<Scored> = items.into_iter().map(|numbers| Scored { numbers, ..Scored::default() }).collect();
+    measure(task, &scored).map(|(_, headline)| headline)
+}
+
 fn of_predictions(metric: ClassificationMetric, gold: &[f64], predicted: &[f64]) -> Result<Metric> {
     let labels: Vec<usize> = gold.iter().map(|&label| label as usize).collect();
     let said: Vec<Option<usize>> = predicted.iter().map(|&label| (label >= 0.0).then_some(label as usize)).collect();
     match metric {
-        ClassificationMetric::Accuracy => Metric::share("accuracy", labels.iter().zip(&said).map(|(gold, said)| *said == Some(*gold))),
+        ClassificationMetric::Accuracy => Metric::accuracy("accuracy", &labels, &said),
         ClassificationMetric::F1 => Metric::f1("f1", &labels, &said),
         ClassificationMetric::Matthews => Metric::matthews("matthews", &labels, &said),
         ClassificationMetric::Pearson => Metric::pearson("pearson", gold, predicted),

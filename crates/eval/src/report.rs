@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use deltaic_checkpoint::Result;
+use deltaic_checkpoint::{Error, Result, shorten};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -28,14 +28,22 @@ pub struct TaskResult {
     pub headline: Option<Estimate>,
     /// Names and values of all metrics, in the order of tables.
     pub metrics: Vec<(String, Estimate)>,
-    /// Time of asking, running and judging, in seconds; 0 where it is not known.
-    pub seconds: f64,
+    /// Time of asking, running and judging, in seconds; none where it is not known.
+    pub seconds: Option<f64>,
     /// How the result came about: backend, files, shots.
     pub details: Value,
     /// What was recorded of each item, in order; none for a result that was read from a file without them.
     pub records: Vec<ItemRecord>,
-    /// The headline over the items, for tests against other models.
-    paired: Option<Metric>,
+    /// For tests against other models.
+    paired: Option<Paired>,
+}
+
+/// A headline over items that are known.
+#[derive(Debug, Clone)]
+struct Paired {
+    headline: Metric,
+    /// The items' numbers, in the order of the headline's values.
+    items: Vec<usize>,
 }
 
 /// What is recorded of an item.
@@ -78,6 +86,7 @@ impl TaskResult {
     pub fn new(model: &str, task: &Task, metrics: Vec<Metric>, headline: Option<Metric>, records: Vec<ItemRecord>) -> Self {
         let resamples = Resamples::new(u32::try_from(records.len()).unwrap_or(u32::MAX), RESAMPLES, RESAMPLE_SEED);
         let estimate = |metric: &Metric| metric.estimate(&resamples);
+        let items = records.iter().map(|record| record.index).collect();
         Self {
             model: model.to_owned(),
             task: task.task.clone(),
@@ -85,14 +94,14 @@ impl TaskResult {
             direction: task.direction,
             headline: headline.as_ref().map(estimate),
             metrics: metrics.iter().map(|metric| (metric.name().to_owned(), estimate(metric))).collect(),
-            seconds: 0.0,
+            seconds: None,
             details: Value::Null,
             records,
-            paired: headline,
+            paired: headline.map(|headline| Paired { headline, items }),
         }
     }
 
-    /// A result that another program has computed; `paired` are its items' headlines, where they are known.
+    /// A result that another program has computed.
     pub(crate) fn computed_elsewhere(
         model: String,
         task: String,
@@ -107,16 +116,16 @@ impl TaskResult {
             direction: Direction::Higher,
             headline,
             metrics,
-            seconds: 0.0,
+            seconds: None,
             details: Value::Null,
             records: Vec::new(),
             paired: None,
         }
     }
 
-    /// The same result, with its items' values of the headline.
-    pub(crate) fn with_items(mut self, headline: Metric) -> Self {
-        self.paired = Some(headline);
+    /// The same result, with the numbers of its items and their values of the headline, in the same order.
+    pub(crate) fn with_items(mut self, items: Vec<usize>, headline: Metric) -> Self {
+        self.paired = Some(Paired { headline, items });
         self
     }
 
@@ -171,9 +180,13 @@ impl TaskResult {
     }
 
     /// The file of generated texts in the form that other tools read (evaluation.md 4 to 6).
-    pub fn generations(&self, form: GenerationFile) -> String {
+    ///
+    /// # Errors
+    /// The form has no place for some of the items ([`Evaluation::check_generations`](crate::Evaluation::check_generations) says so before).
+    pub fn generations(&self, form: GenerationFile) -> Result<String> {
+        form.check(&self.task, self.records.iter().map(|record| record.id.as_str()))?;
         let text = |record: &ItemRecord| record.answer["text"].as_str().unwrap_or_default().to_owned();
-        match form {
+        Ok(match form {
             GenerationFile::Humaneval => {
                 let line = |record: &ItemRecord| {
                     let all_code = crate::extract::code::tabs_to_spaces(&text(record));
@@ -196,6 +209,25 @@ impl TaskResult {
                 };
                 format!("{:#}\n", json!(self.records.iter().map(entry).collect::<Vec<_>>()))
             }
+        })
+    }
+}
+
+/// The first of MBPP's test tasks; the others follow without a gap.
+const MBPP_FIRST: usize = 11;
+
+impl GenerationFile {
+    /// In MBPP's file a program's place says its task. The ids are those of the items in their order.
+    pub(crate) fn check<'i>(self, task: &str, ids: impl Iterator<Item = &'i str>) -> Result<()> {
+        let misplaced = |(place, id): &(usize, &str)| *id != (place + MBPP_FIRST).to_string();
+        match ids.enumerate().find(misplaced).filter(|_| self == Self::Mbpp) {
+            None => Ok(()),
+            Some((place, id)) => {
+                let expected = place + MBPP_FIRST;
+                let message =
+                    format!("{task}: in the file of generations program {place} is that of task {expected}, found {}", shorten(id));
+                Err(Error::new(message).help("ask about the tasks from 11 on, without a gap: leave --items out"))
+            }
         }
     }
 }
@@ -209,14 +241,11 @@ pub fn comparisons(results: &[TaskResult]) -> Result<Vec<Comparison>> {
     for (at, first) in results.iter().enumerate() {
         for second in &results[at + 1..] {
             let (Some(a), Some(b)) = (&first.paired, &second.paired) else { continue };
-            let numbers = |result: &TaskResult| result.records.iter().map(|record| record.index).collect::<Vec<_>>();
-            // Of results of another program it is known only that there are as many items.
-            let same_items = first.records.is_empty() || second.records.is_empty() || numbers(first) == numbers(second);
-            if first.task != second.task || a.items() != b.items() || !same_items {
+            if first.task != second.task || a.items != b.items {
                 continue;
             }
-            let resamples = Resamples::new(u32::try_from(a.items()).unwrap_or(u32::MAX), RESAMPLES, RESAMPLE_SEED);
-            let test = compare(a, b, &resamples)?;
+            let resamples = Resamples::new(u32::try_from(a.items.len()).unwrap_or(u32::MAX), RESAMPLES, RESAMPLE_SEED);
+            let test = compare(&a.headline, &b.headline, &resamples)?;
             found.push(Comparison { task: first.task.clone(), first: first.model.clone(), second: second.model.clone(), test });
         }
     }

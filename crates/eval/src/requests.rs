@@ -19,6 +19,8 @@ pub struct Setting<'a> {
     pub as_chat: bool,
     /// What ends a turn of the model.
     pub eos_token: Option<String>,
+    /// Most tokens of a generated text, in place of the task's.
+    pub max_new_tokens: Option<usize>,
 }
 
 /// The requests about an item, in the order in which scoring expects their answers.
@@ -122,7 +124,8 @@ fn generation(task: &Generation, setting: &Setting<'_>, item: &Item) -> Result<V
     let shots = setting.shots.as_ref().map(|shots| shots.before(item)).transpose()?.unwrap_or_default();
     let text = format!("{shots}{}", task.prompt.render(&item.fields)?);
     let system = setting.system.as_deref().or(task.system.as_deref());
-    Ok(vec![greedy(prompt(text, task.chat || setting.as_chat, system)?, task.max_new_tokens, &task.stop)])
+    let max_new_tokens = setting.max_new_tokens.unwrap_or(task.max_new_tokens);
+    Ok(vec![greedy(prompt(text, task.chat || setting.as_chat, system)?, max_new_tokens, &task.stop)])
 }
 
 fn answer_nll(task: &AnswerNll, setting: &Setting<'_>, item: &Item) -> Result<Vec<Request>> {
@@ -145,7 +148,7 @@ fn answer_nll(task: &AnswerNll, setting: &Setting<'_>, item: &Item) -> Result<Ve
 fn judged_answer(task: &PairwiseJudge, setting: &Setting<'_>, item: &Item) -> Result<Vec<Request>> {
     let system = setting.system.as_deref().or(task.system.as_deref());
     let prompt = prompt(task.prompt.render(&item.fields)?, task.chat || setting.as_chat, system)?;
-    Ok(vec![greedy(prompt, task.max_new_tokens, &[])])
+    Ok(vec![greedy(prompt, setting.max_new_tokens.unwrap_or(task.max_new_tokens), &[])])
 }
 
 /// What the judge is asked about an item: the model's answer as A, then as B.

@@ -4,7 +4,8 @@
 use std::time::Instant;
 
 use deltaic_eval::extract::math::Variant;
-use deltaic_eval::extract::{ExactMatch, INVALID, Pattern, Take, code, cut_at_earliest, cut_in_turn, gsm8k, math, python};
+use deltaic_eval::extract::{ExactMatch, INVALID, Pattern, Take, code, first_stop, gsm8k, math, python};
+use deltaic_eval::task::{Score, built_in};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -53,11 +54,27 @@ fn gsm8k_gold_is_the_integer_after_the_mark_and_anything_else_an_error() {
     }
 }
 
+/// A score of the built-in task `gsm8k_fewshot`, as its file has it.
+fn gsm8k_score(metric: &str) -> Score {
+    let task = built_in("gsm8k_fewshot").unwrap().unwrap();
+    task.generation.unwrap().scores.into_iter().find(|score| score.metric == metric).unwrap()
+}
+
+fn gsm8k_pattern(metric: &str) -> Pattern {
+    let score = gsm8k_score(metric);
+    Pattern::new(&score.regex.unwrap(), score.take, &score.missing).unwrap()
+}
+
+fn gsm8k_match() -> ExactMatch {
+    let score = gsm8k_score("strict_match");
+    ExactMatch::new(&score.ignore, score.ignore_case).unwrap()
+}
+
 fn filters() -> [(&'static str, Pattern); 6] {
     [
-        ("strict", Pattern::gsm8k_strict().unwrap()),
-        ("cot", Pattern::gsm8k_cot_strict().unwrap()),
-        ("flexible", Pattern::gsm8k_flexible().unwrap()),
+        ("strict", gsm8k_pattern("strict_match")),
+        ("cot", Pattern::new(r"The answer is (\-?[0-9\.\,]+).", Take::First, INVALID).unwrap()),
+        ("flexible", gsm8k_pattern("flexible_extract")),
         ("no_group", Pattern::new("[a-z]+", Take::Last, INVALID).unwrap()),
         ("may_be_empty", Pattern::new("#(x?)", Take::First, INVALID).unwrap()),
         ("both_empty", Pattern::new("#(x?)(y?)", Take::First, INVALID).unwrap()),
@@ -76,7 +93,7 @@ fn patterns_find_what_the_harness_s_filters_find() {
 
 #[test]
 fn exact_match_is_the_harness_s_with_its_deletions() {
-    let rule = ExactMatch::gsm8k().unwrap();
+    let rule = gsm8k_match();
     for case in recorded("exact_match") {
         assert_eq!(rule.is_match(text(&case[0]), text(&case[1])), case[2].as_bool().unwrap(), "{case}");
     }
@@ -194,24 +211,29 @@ fn a_usual_answer_with_a_fence_and_an_example_becomes_its_program() {
     let output = "def f(x):\n\treturn x\n\n# Test examples\nassert f(1)\nif __name__ == \"__main__\":\n\tf(1)";
     assert_eq!(code::mbpp(output), "def f(x):\n    return x");
     assert_eq!(code::humaneval("The solution is: x = 1\n\nThe answer is: 1"), "x = 1");
-    assert_eq!(code::spaces_to_tabs("     a        b"), "\t a\t\tb");
     assert_eq!(code::tabs_to_spaces("\ta"), "    a");
 }
 
 #[test]
-fn stop_strings_cut_as_in_the_harness_and_the_earliest_one_as_in_servers() {
+fn the_stop_string_that_comes_first_ends_a_text() {
     for case in recorded("stops") {
         let stops: Vec<&str> = case[1].as_array().unwrap().iter().map(text).collect();
-        assert_eq!(cut_in_turn(text(&case[0]), &stops), text(&case[2]), "{case}");
+        let whole = text(&case[0]);
+        assert_eq!(&whole[..first_stop(whole, &stops).unwrap_or(whole.len())], text(&case[2]), "{case}");
     }
-    assert_eq!(cut_at_earliest("xaby", &["by", "ab"]), "x");
-    assert_eq!(cut_in_turn("xaby", &["by", "ab"]), "xa");
-    assert_eq!(cut_at_earliest("none", &["", "z"]), "none");
+    assert_eq!(first_stop("xaby", &["by", "ab"]), Some(1));
+    assert_eq!(first_stop("a\n\nInstruction: b", &["Instruction:", "Instruction", "", "\n\n"]), Some(1));
+    assert_eq!(first_stop("none", &["", "z"]), None);
 }
 
 #[test]
 fn white_space_is_pythons() {
     assert_eq!(python::strip("\u{1c}\u{a0}\u{2029} a \u{200b}\u{85}"), "a \u{200b}");
+}
+
+thread_local! {
+    /// Compiled once: property tests ask for them many times.
+    static PATTERNS: ([(&'static str, Pattern); 6], ExactMatch) = (filters(), gsm8k_match());
 }
 
 /// All rules on one text.
@@ -222,11 +244,11 @@ fn every_rule(text: &str) {
     for variant in [Variant::Authors, Variant::Hendrycks] {
         let _ = math::is_correct(&marked, Some(text), variant);
     }
-    for (_, pattern) in filters() {
-        pattern.answer(text);
-    }
-    ExactMatch::gsm8k().unwrap().is_match(text, &marked);
-    let _ = (cut_in_turn(text, &["a", "ab"]), cut_at_earliest(text, &["a", "ab"]));
+    PATTERNS.with(|(patterns, exact)| {
+        patterns.iter().for_each(|(_, pattern)| assert!(pattern.answer(text).len() <= text.len().max(INVALID.len())));
+        exact.is_match(text, &marked);
+    });
+    let _ = first_stop(text, &["a", "ab"]);
 }
 
 #[test]

@@ -2,10 +2,17 @@
 //! models; without it, or without `../shared/zoo`, the tests are skipped.
 
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
 
 use deltaic_checkpoint::ModelReference;
-use deltaic_eval::{Answer, Backend, Finish, LocalModel, LocalOptions, LocalSource, Message, Prompt, Request, Tokenisation};
+use deltaic_eval::task::built_in;
+use deltaic_eval::{
+    Answer, Backend, Evaluation, Finish, LocalModel, LocalOptions, LocalSource, Message, Prompt, Request, RunOptions, TaskResult,
+    Tokenisation,
+};
 use serde_json::Value;
 
 /// The laid-out models, and the folder with their figures and data.
@@ -51,47 +58,80 @@ fn classify(text: &str, pair: Option<&str>) -> Request {
     Request::Classify { text: text.to_owned(), pair: pair.map(str::to_owned), max_tokens: 128 }
 }
 
+/// A built-in task on some of the items of a file or folder.
+fn run(task: &str, data: &Path, items: Option<Range<usize>>, system: Option<&str>, model: &LocalModel) -> TaskResult {
+    let task = built_in(task).unwrap().unwrap();
+    let cancel = AtomicBool::new(false);
+    let options = RunOptions { items, system: system.map(str::to_owned), ..RunOptions::new(&cancel) };
+    Evaluation::read(&task, Some(data), &options).unwrap().run(model).unwrap()
+}
+
 #[test]
 fn answer_nll_of_smollm2_and_its_adapters_is_that_of_transformers() {
     let Some((models, figures)) = zoo() else { return };
     // All 200 items take minutes: DELTAIC_NLL_ITEMS says how many.
     let items: usize = std::env::var("DELTAIC_NLL_ITEMS").ok().and_then(|items| items.parse().ok()).unwrap_or(3);
-    let questions = fs::read_to_string(figures.join("data/gsm8k_test.jsonl")).unwrap();
-    let requests: Vec<Request> = questions
-        .lines()
-        .take(items)
-        .map(|line| {
-            let item: Value = serde_json::from_str(line).unwrap();
-            let system = message("system", "You are a helpful AI assistant named SmolLM, trained by Hugging Face");
-            Request::LogLikelihood {
-                prompt: Prompt::Chat(vec![system, message("user", item["question"].as_str().unwrap())]),
-                continuation: format!("{}<|im_end|>", item["answer"].as_str().unwrap()),
-                tokenisation: Tokenisation::Apart { max_tokens: 512 },
-            }
-        })
-        .collect();
     let expected = json(&figures.join("smollm2-nll.json"));
     let base = models.join("smollm2-135m-instruct").display().to_string();
+    let system = Some("You are a helpful AI assistant named SmolLM, trained by Hugging Face");
     for (name, adapter) in [("base", ""), ("gsm8k", "+"), ("code", "+")] {
         let adapter =
             if adapter.is_empty() { String::new() } else { format!("+{}", models.join(format!("smollm2-lora-{name}")).display()) };
-        let answers = ask(&load(&format!("{base}{adapter}")), &requests);
-        let (mut found_sum, mut expected_sum) = (0.0, 0.0);
-        for (index, answer) in answers.iter().enumerate() {
-            let Answer::LogLikelihood { sum, tokens, .. } = answer else { panic!("{answer:?}") };
-            let item = &expected[name]["gsm8k"]["per_item"][index];
-            assert_eq!(*tokens as u64, item[1].as_u64().unwrap(), "{name} {index}");
-            let nll = item[0].as_f64().unwrap();
-            assert!((-sum - nll).abs() < 2e-3 * nll, "{name} {index}: {} {nll}", -sum);
-            (found_sum, expected_sum) = (found_sum - sum, expected_sum + nll);
+        let model = load(&format!("{base}{adapter}"));
+        // The first items of GSM8K's test set, the first of the last 200 of CodeAlpaca.
+        for (task, file, start) in [("gsm8k", "gsm8k_test.jsonl", 0), ("code", "code_alpaca_2k.json", 1817)] {
+            let result = run("answer_nll", &figures.join("data").join(file), Some(start..start + items), system, &model);
+            let (mut found_sum, mut expected_sum) = (0.0, 0.0);
+            for (record, item) in result.records.iter().zip(expected[name][task]["per_item"].as_array().unwrap()) {
+                let (found, nll) = (-record.answer["log_likelihood"].as_f64().unwrap(), item[0].as_f64().unwrap());
+                assert_eq!(record.answer["tokens"], item[1], "{name} {task} {}", record.index);
+                assert!((found - nll).abs() < 2e-3 * nll, "{name} {task} {}: {found} {nll}", record.index);
+                (found_sum, expected_sum) = (found_sum + found, expected_sum + nll);
+            }
+            eprintln!("{name} {task}: {found_sum:.4}, transformers {expected_sum:.4}");
+            assert!((found_sum / expected_sum - 1.0).abs() < 1e-3, "{name} {task}: {found_sum} {expected_sum}");
         }
-        eprintln!("{name}: {found_sum:.4}, transformers {expected_sum:.4}");
-        assert!((found_sum / expected_sum - 1.0).abs() < 1e-3, "{name}: {found_sum} {expected_sum}");
     }
 }
 
 #[test]
-fn predictions_of_the_fine_tuned_encoders_are_those_of_transformers_with_their_own_and_with_a_borrowed_head() {
+fn whole_dev_sets_of_glue_are_predicted_as_by_transformers() {
+    let Some((models, figures)) = zoo() else { return };
+    for (task, metrics) in
+        [("sst2", &["accuracy"][..]), ("mrpc", &["accuracy", "f1"]), ("stsb", &["pearson", "spearman"]), ("cola", &["matthews"])]
+    {
+        let started = Instant::now();
+        let model = load(&models.join(format!("minilm-{task}")).display().to_string());
+        let result = run(&format!("glue/{task}"), &figures.join("data/glue"), None, None, &model);
+        let figures = json(&figures.join(format!("minilm-{task}.json")));
+        let items = figures["dev"]["items"].as_u64().unwrap() as usize;
+        assert_eq!(result.items, items, "{task}");
+        let found = result.records.iter().map(|record| record.prediction.as_f64().unwrap());
+        match &figures["predictions"] {
+            Value::String(labels) => {
+                let same = found.zip(labels.chars()).filter(|(found, label)| *found == f64::from(label.to_digit(10).unwrap())).count();
+                eprintln!("{task}: {same} of {items} predictions, {:.1} s", started.elapsed().as_secs_f64());
+                assert!(same as f64 >= 0.998 * items as f64, "{task}: {same} of {items}");
+            }
+            scores => {
+                let scores = scores.as_array().unwrap().iter().map(|score| score.as_f64().unwrap());
+                let largest = found.zip(scores).map(|(found, score)| (found - score).abs()).fold(0.0, f64::max);
+                eprintln!("{task}: {items} scores within {largest:.1e}, {:.1} s", started.elapsed().as_secs_f64());
+                assert!(largest < 1e-3, "{task}: {largest}");
+            }
+        }
+        let json = result.to_json();
+        let expected: Vec<f64> = metrics.iter().map(|metric| figures["dev"][*metric].as_f64().unwrap()).collect();
+        for (metric, expected) in metrics.iter().zip(&expected) {
+            assert!((json["metrics"][*metric].as_f64().unwrap() - expected).abs() < 2e-3, "{task} {metric}: {json}");
+        }
+        let headline = expected.iter().sum::<f64>() / expected.len() as f64;
+        assert!((json["metrics"]["headline"].as_f64().unwrap() - headline).abs() < 2e-3, "{task}: {json}");
+    }
+}
+
+#[test]
+fn logits_of_the_fine_tuned_encoders_are_those_of_transformers_with_their_own_and_with_a_borrowed_head() {
     let Some((models, figures)) = zoo() else { return };
     let lines = |file: &str, skip| {
         fs::read_to_string(figures.join("data/glue").join(file)).unwrap().lines().skip(skip).map(str::to_owned).collect()
@@ -105,7 +145,7 @@ fn predictions_of_the_fine_tuned_encoders_are_those_of_transformers_with_their_o
     for (task, lines, first, second) in tables {
         let requests: Vec<Request> = lines
             .iter()
-            .take(100)
+            .take(32)
             .map(|line| {
                 let fields: Vec<&str> = line.split('\t').collect();
                 classify(fields[first].trim_end_matches(' '), second.map(|second| fields[second]))
@@ -122,10 +162,6 @@ fn predictions_of_the_fine_tuned_encoders_are_those_of_transformers_with_their_o
             for (found, expected) in found.iter().zip(expected) {
                 assert!((f64::from(*found) - expected).abs() < 2e-4, "{task}: {found} {expected}");
             }
-        }
-        if let Some(predictions) = figures["predictions"].as_str() {
-            let found: String = logits.iter().map(|logits| if logits[1] > logits[0] { '1' } else { '0' }).collect();
-            assert_eq!(found, predictions[..found.len()], "{task}");
         }
         // Its own body with its own head, put together again.
         let head = Some(open(&folder));
@@ -168,6 +204,62 @@ fn texts_are_written_in_any_batch_alike_and_end_before_their_stop_strings() {
     assert!(matches!(&answers[1], Answer::Text { text, finish: Finish::Stop, .. } if text == "The capital of France is "), "{answers:?}");
     assert!(matches!(&answers[2], Answer::Text { tokens: 3, finish: Finish::Length, .. }), "{answers:?}");
     assert_eq!(ask(&model, &requests[..1])[0], answers[0]);
+
+    // A stop string that is a special token ends a text, too, where the model's end token is another one.
+    let source = models.join("smollm2-135m-instruct");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        fs::copy(source.join(name), folder.path().join(name)).unwrap();
+    }
+    fs::write(folder.path().join("generation_config.json"), r#"{"eos_token_id": 0}"#).unwrap();
+    let other_end = LocalSource { tokenizer: folder.path().to_owned(), ..open(&source.display().to_string()) };
+    let other_end = LocalModel::load(other_end, None, LocalOptions::default()).unwrap();
+    let requests = [
+        ask_for("What is the capital of France?", &["<|im_end|>"], 32),
+        ask_for("What is the capital of France?", &["m_end"], 32),
+        ask_for("What is the capital of France?", &[], 16),
+    ];
+    let answers = ask(&other_end, &requests);
+    for answer in &answers[..2] {
+        assert!(
+            matches!(answer, Answer::Text { text, finish: Finish::Stop, tokens: 8 } if text == "The capital of France is Paris."),
+            "{answers:?}"
+        );
+    }
+    assert!(matches!(&answers[2], Answer::Text { tokens: 16, finish: Finish::Length, .. }), "{answers:?}");
+}
+
+#[test]
+fn a_shorter_length_cuts_prompts_and_windows_and_a_longer_one_than_the_models_is_refused() {
+    let Some((models, _)) = zoo() else { return };
+    let source = || open(&models.join("smollm2-135m-instruct").display().to_string());
+    let with = |length| LocalModel::load(source(), None, LocalOptions { max_length: Some(length), ..LocalOptions::default() });
+    let model = with(8).unwrap();
+    assert_eq!(model.identity()["max_length"], 8);
+    let text = "The capital of France is Paris, and the capital of Italy is Rome.";
+    let prompt = Request::LogLikelihood {
+        prompt: Prompt::Text(text.to_owned()),
+        continuation: " Yes.".to_owned(),
+        tokenisation: Tokenisation::Joint,
+    };
+    // Of what stands before, only the last tokens are seen.
+    let cut = Request::LogLikelihood {
+        prompt: Prompt::Text(" the capital of Italy is Rome.".to_owned()),
+        continuation: " Yes.".to_owned(),
+        tokenisation: Tokenisation::Joint,
+    };
+    let answers = ask(&model, &[prompt, Request::Rolling { text: text.to_owned() }, cut]);
+    let [Answer::LogLikelihood { sum: long, .. }, Answer::LogLikelihood { tokens, .. }, Answer::LogLikelihood { sum: short, .. }] =
+        answers[..]
+    else {
+        panic!("{answers:?}")
+    };
+    assert!((long - short).abs() < 1e-3, "{long} {short}");
+    let whole = ask(&load(&models.join("smollm2-135m-instruct").display().to_string()), &[Request::Rolling { text: text.to_owned() }]);
+    assert!(matches!(whole[0], Answer::LogLikelihood { tokens: all, .. } if all == tokens), "{whole:?} {tokens}");
+    for wrong in [0, 1 << 20] {
+        assert!(with(wrong).err().unwrap().to_string().contains("--max-length from 1 to"));
+    }
 }
 
 #[test]

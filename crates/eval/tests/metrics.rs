@@ -1,8 +1,8 @@
 //! Metrics against scikit-learn, SciPy and lm-evaluation-harness, recorded by `tests/python/metrics.py`, and against cases worked by hand.
 
 use deltaic_eval::metrics::{
-    Confusion, Metric, Normalisation, PairedMethod, Preference, Resamples, ScoredChoice, StderrMethod, accuracy, argmax, compare, mcnemar,
-    paired_bootstrap, pass_at_k, pearson, pick, ranks, spearman, true_mass, word_count,
+    Confusion, Metric, Normalisation, PairedMethod, Preference, Resamples, ScoredChoice, StderrMethod, argmax, compare, holm, mcnemar,
+    paired_bootstrap, pearson, pick, ranks, spearman, true_mass, word_count,
 };
 use proptest::prelude::*;
 use serde_json::Value;
@@ -40,7 +40,6 @@ fn accuracy_f1_and_matthews_are_scikit_learns() {
     for case in recorded("labels") {
         let (gold, predicted) = (indices(&case["gold"]), said(&indices(&case["predicted"])));
         let counts = Confusion::of(gold.iter().copied().zip(predicted.iter().copied()));
-        assert_close(accuracy(&gold, &predicted), number(&case["accuracy"]), 1e-12);
         assert_close(counts.f1(), number(&case["f1"]), 1e-12);
         assert_close(counts.matthews(), number(&case["matthews"]), 1e-12);
         assert_close(Metric::accuracy("a", &gold, &predicted).unwrap().value(), number(&case["accuracy"]), 1e-12);
@@ -53,7 +52,7 @@ fn accuracy_f1_and_matthews_are_scikit_learns() {
 fn an_item_without_a_prediction_counts_as_wrong() {
     let counts = Confusion::of([(1, None), (0, None), (1, Some(1)), (0, Some(0))]);
     assert_eq!(counts, Confusion { true_positives: 1, false_positives: 1, false_negatives: 1, true_negatives: 1 });
-    assert_eq!(accuracy(&[1, 0], &[None, Some(0)]), 0.5);
+    assert_eq!(Metric::accuracy("a", &[1, 0], &[None, Some(0)]).unwrap().value(), 0.5);
 }
 
 #[test]
@@ -175,17 +174,6 @@ fn words_are_counted_as_python_splits_a_page() {
 }
 
 #[test]
-fn pass_at_k_is_human_evals_and_not_defined_for_more_than_the_samples() {
-    for case in recorded("pass_at_k") {
-        let [samples, correct, k] = [0, 1, 2].map(|index| number(&case[index]) as usize);
-        assert_close(pass_at_k(samples, correct, k).unwrap(), number(&case[3]), 1e-12);
-    }
-    // By hand: of 3 samples 1 is correct; of the 3 pairs of them 2 have it.
-    assert_close(pass_at_k(3, 1, 2).unwrap(), 2.0 / 3.0, 1e-15);
-    assert_eq!([pass_at_k(3, 1, 4), pass_at_k(3, 4, 1), pass_at_k(3, 1, 0), pass_at_k(0, 0, 1)], [None; 4]);
-}
-
-#[test]
 fn mcnemars_p_is_scipys_exact_binomial_test() {
     for case in recorded("mcnemar") {
         let [b, c] = [0, 1].map(|index| number(&case[index]) as usize);
@@ -294,5 +282,46 @@ proptest! {
         Resamples::new(items, 1, seed).draw(index, &mut set);
         prop_assert_eq!(set.len(), items as usize);
         prop_assert!(set.iter().all(|&item| item < items));
+    }
+}
+
+/// Worked by hand: sorted 0.005, 0.01, 0.02, 0.04, times 4, 3, 2, 1, each at least the one before; R's `p.adjust(p, "holm")` has the same.
+#[test]
+fn holms_adjustment_is_the_one_worked_by_hand() {
+    for (p, expected) in [
+        (&[0.04, 0.005, 0.02, 0.01][..], &[0.04, 0.02, 0.04, 0.03][..]),
+        (&[0.01, 0.011, 0.9][..], &[0.03, 0.03, 0.9][..]),
+        (&[0.5, 0.6][..], &[1.0, 1.0][..]),
+        (&[0.02, f64::NAN, 0.03][..], &[0.04, f64::NAN, 0.04][..]),
+        (&[][..], &[][..]),
+    ] {
+        let found = holm(p);
+        assert_eq!(found.len(), expected.len());
+        found.iter().zip(expected).for_each(|(&found, &expected)| assert_close(found, expected, 1e-12));
+    }
+}
+
+#[test]
+fn a_metric_over_resamples_is_its_value_on_each() {
+    let gold: Vec<f64> = (0..60).map(|i| f64::from((i * 7) % 13) / 2.0).collect();
+    // With ties, a negative zero among them, and a part in order.
+    let predicted: Vec<f64> = (0..60).map(|i| if i % 5 == 0 { -0.0 } else { f64::from((i * i) % 17) - 8.0 }).collect();
+    let with_nan: Vec<f64> = predicted.iter().enumerate().map(|(i, &value)| if i == 3 { f64::NAN } else { value }).collect();
+    let labels: Vec<usize> = (0..60).map(|i| i % 3 % 2).collect();
+    let said: Vec<Option<usize>> = (0..60).map(|i| Some(i % 2)).collect();
+    let both = |scores: &[f64]| vec![Metric::pearson("p", &gold, scores).unwrap(), Metric::spearman("s", &gold, scores).unwrap()];
+    let metrics = [
+        Metric::spearman("s", &gold, &predicted).unwrap(),
+        Metric::average("h", both(&predicted)).unwrap(),
+        Metric::spearman("n", &gold, &with_nan).unwrap(),
+        Metric::spearman("c", &gold, &[1.0; 60]).unwrap(),
+        Metric::matthews("m", &labels, &said).unwrap(),
+    ];
+    let resamples = Resamples::new(60, 300, 5);
+    for metric in metrics {
+        let expected = resamples.map(|set| metric.value_on(set));
+        let found = metric.over(&resamples);
+        assert_eq!(found.len(), 300);
+        found.iter().zip(expected).for_each(|(&found, expected)| assert_close(found, expected, 1e-12));
     }
 }

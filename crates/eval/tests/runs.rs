@@ -261,10 +261,22 @@ fn gsm8k_fewshot_scores_one_text_twice_and_records_its_shots() {
     };
     assert_eq!(drawn(1), drawn(1));
     assert_ne!(drawn(1)["ids"], drawn(2)["ids"]);
-    // A question is never its own example.
-    let options = RunOptions { shots_file: Some(&folder.path().join("test.jsonl")), ..RunOptions::new(&cancel) };
+    // A question is never its own example, however its file is named, and the records say which ones it had.
+    let roundabout = folder.path().join(".").join("../").join(folder.path().file_name().unwrap()).join("test.jsonl");
+    let options = RunOptions { shots_file: Some(&roundabout), ..RunOptions::new(&cancel) };
     let result = run_with("gsm8k_fewshot", folder.path(), &backend, &options).unwrap();
-    assert!(!text_of(&result.records[2].requests[0]).contains("Question: item 2\nAnswer: "));
+    for index in [0, 2, 19] {
+        let text = text_of(&result.records[index].requests[0]);
+        assert_eq!(text.matches(&format!("Question: item {index}\n")).count(), 1, "{text}");
+        assert_eq!(text.matches("Question: ").count(), 6, "{text}");
+    }
+    let taken = &result.details["shots"];
+    assert_eq!(taken["ids"][""], json!(["0", "1", "2", "3", "4"]));
+    assert_eq!(taken["ids_without_the_item"]["2"], json!(["0", "1", "3", "4", "5"]));
+    assert_eq!(taken["ids_without_the_item"].as_object().unwrap().len(), 5);
+    let options = RunOptions { shots_file: Some(&roundabout), shots: Some(20), ..RunOptions::new(&cancel) };
+    let message = run_with("gsm8k_fewshot", folder.path(), &backend, &options).unwrap_err().to_string();
+    assert!(message.contains("expected 20 solved examples beside the question itself, found 19"), "{message}");
     // Too many, and none at all, are errors that say what is there.
     let options = RunOptions { shots: Some(9), ..RunOptions::new(&cancel) };
     let message = run_with("gsm8k_fewshot", folder.path(), &backend, &options).unwrap_err().to_string();
@@ -295,6 +307,10 @@ fn answer_nll_is_the_sum_over_all_tokens_by_their_number() {
     assert_eq!(result.records.iter().map(|record| record.index).collect::<Vec<_>>(), [18, 19]);
     let Request::LogLikelihood { prompt: Prompt::Chat(messages), .. } = &result.records[0].requests[0] else { panic!() };
     assert_eq!((messages[0].role.as_str(), messages[0].content.as_str()), ("system", "Be brief."));
+    let open = RunOptions { items: Some(18..usize::MAX), system: Some("Be brief.".to_owned()), ..RunOptions::new(&cancel) };
+    assert_metric(&run_with("answer_nll", data.path(), &backend, &open).unwrap(), "nll", (36.1 + 40.0) / 39.0);
+    let options = RunOptions { items: Some(20..usize::MAX), ..RunOptions::new(&cancel) };
+    assert!(run_with("answer_nll", data.path(), &backend, &options).unwrap_err().to_string().contains("items 20..20 of 20"));
     let options = RunOptions { items: Some(18..21), ..RunOptions::new(&cancel) };
     assert!(run_with("answer_nll", data.path(), &backend, &options).unwrap_err().to_string().contains("items 18..21 of 20"));
 }
@@ -321,6 +337,10 @@ impl Executor for Pass {
         };
         Ok(programs.iter().map(outcome).collect())
     }
+
+    fn details(&self) -> Value {
+        json!({"sandboxed": "in a test"})
+    }
 }
 
 #[test]
@@ -341,7 +361,7 @@ fn humaneval_runs_prompt_completion_and_test() {
     let result = run_with("humaneval", data.path(), &backend, &options).unwrap();
     assert_metric(&result, "headline", 9.0 / 20.0);
     assert_metric(&result, "timed_out", 3.0 / 20.0);
-    let file = result.generations(GenerationFile::Humaneval);
+    let file = result.generations(GenerationFile::Humaneval).unwrap();
     let first: Value = serde_json::from_str(file.lines().next().unwrap()).unwrap();
     assert_eq!(first["task_id"], "HumanEval/0");
     assert_eq!(first["completion"], "def f():\n    return 'right'");
@@ -353,6 +373,7 @@ fn humaneval_runs_prompt_completion_and_test() {
     assert_eq!(last["id"], "HumanEval/19");
     let message = run_with("humaneval", data.path(), &backend, &RunOptions::new(&cancel)).unwrap_err().to_string();
     assert!(message.contains("the task runs programs"), "{message}");
+    assert_eq!(result.details["execution"], json!({"sandboxed": "in a test"}));
 }
 
 #[test]
@@ -380,9 +401,14 @@ fn mbpps_programs_have_the_setup_before_the_asserts() {
         "{prompt}"
     );
     assert!(prompt.ends_with("Your code should pass these tests:\n\nassert a\nassert b\nassert c\n[BEGIN]\n"), "{prompt}");
-    let file: Value = serde_json::from_str(&result.generations(GenerationFile::Mbpp)).unwrap();
+    let file: Value = serde_json::from_str(&result.generations(GenerationFile::Mbpp).unwrap()).unwrap();
     assert_eq!(file.as_array().unwrap().len(), 20);
     assert_eq!(file[19], json!(["a = 1\n"]));
+    // A program's place in the file is its task's: what begins later has none.
+    let task = built_in("mbpp").unwrap().unwrap();
+    let options = RunOptions { items: Some(5..20), ..options };
+    let message = Evaluation::read(&task, Some(data.path()), &options).unwrap().check_generations().unwrap_err().to_string();
+    assert!(message.contains("program 0 is that of task 11, found 16"), "{message}");
 }
 
 #[test]
@@ -392,7 +418,7 @@ fn alpaca_evals_file_has_what_its_judge_reads_and_nothing_is_scored() {
     let data = folder("alpaca_eval.json", [json!(items).to_string()].into_iter());
     let result = run("alpaca_eval", &data, &model(|_: &Request| says(" An answer.\n")));
     assert_eq!(result.to_json()["metrics"]["headline"], Value::Null);
-    let file: Value = serde_json::from_str(&result.generations(GenerationFile::AlpacaEval)).unwrap();
+    let file: Value = serde_json::from_str(&result.generations(GenerationFile::AlpacaEval).unwrap()).unwrap();
     assert_eq!(file[3], json!({"instruction": "item 3", "output": " An answer.\n", "generator": "model", "dataset": "d"}));
 }
 
@@ -419,6 +445,13 @@ fn a_judge_is_asked_in_both_orders_and_draws_count_half() {
     assert_metric(&result, "unreadable", 0.25);
     let message = run_with("pairwise_judge", data.path(), &judge, &RunOptions::new(&cancel)).unwrap_err().to_string();
     assert!(message.contains("--judge-endpoint"), "{message}");
+    // What the reference file lacks is said before anything is asked.
+    fs::write(data.path().join("theirs.jsonl"), json!({"instruction": "item 0.", "output": "theirs"}).to_string()).unwrap();
+    let reference = data.path().join("theirs.jsonl");
+    let options = RunOptions { judge: Some(&judge), reference: Some(&reference), ..RunOptions::new(&cancel) };
+    let never = model(|_: &Request| -> Answer { panic!("a model was asked") });
+    let message = run_with("pairwise_judge", data.path(), &never, &options).unwrap_err().to_string();
+    assert!(message.contains("theirs.jsonl: there is no answer to `item 1.`"), "{message}");
 }
 
 #[test]
@@ -437,6 +470,81 @@ fn two_models_on_the_same_items_are_tested_against_each_other() {
     // Six items that only one has right: McNemar's exact p is 2 / 2^6.
     assert!((found[0].test.p.unwrap() - 2.0 / 64.0).abs() < 1e-9);
     assert_eq!(json!(found[0])["method"], "mcnemar");
+}
+
+#[test]
+fn a_limit_of_new_tokens_takes_the_place_of_the_tasks() {
+    let data = folder("gsm8k_test.jsonl", (0..20).map(|i| json!({"question": format!("item {i}"), "answer": "#### 1"}).to_string()));
+    let cancel = AtomicBool::new(false);
+    let limited = |tokens| RunOptions { max_new_tokens: Some(tokens), ..RunOptions::new(&cancel) };
+    let result = run_with("gsm8k", data.path(), &model(|_: &Request| says("none")), &limited(7)).unwrap();
+    assert!(matches!(result.records[0].requests[0], Request::Generate { max_new_tokens: 7, .. }));
+    assert_eq!(result.details["max_new_tokens"], 7);
+    let refused =
+        |task: &str, tokens| run_with(task, data.path(), &model(|_: &Request| says("")), &limited(tokens)).unwrap_err().to_string();
+    assert!(refused("gsm8k", 0).contains("0 new tokens"));
+    assert!(refused("answer_nll", 7).contains("generates no text"));
+}
+
+#[test]
+fn mmlus_shots_are_of_the_items_subject_and_a_file_of_them_needs_a_number() {
+    // The official archive: one folder of a name that is nobody's own, a file for each subject, no header.
+    let folder = TempDir::new().unwrap();
+    for subject in ["anatomy", "astronomy"] {
+        for (split, count) in [("dev", 2), ("test", 10)] {
+            let rows = (0..count).map(|i| format!("{subject} {split} item {i},a,b,c,d,B\n"));
+            let path = folder.path().join(format!("data/{split}/{subject}_{split}.csv"));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, rows.collect::<String>()).unwrap();
+        }
+    }
+    let cancel = AtomicBool::new(false);
+    let backend = model(|request: &Request| likely(if text_of(request).ends_with("| B") { -1.0 } else { -2.0 }, 1));
+    let options = RunOptions { shots: Some(2), ..RunOptions::new(&cancel) };
+    let result = run_with("mmlu", folder.path(), &backend, &options).unwrap();
+    assert_eq!(result.items, 20);
+    assert_metric(&result, "acc", 1.0);
+    let last = text_of(&result.records[19].requests[0]);
+    assert!(last.contains("astronomy dev item 1") && !last.contains("anatomy dev"), "{last}");
+    assert_eq!(result.details["shots"]["ids"].as_object().unwrap().len(), 2);
+    // Of one subject there is one example: only items of that subject lack one.
+    let few = folder.path().join("few.jsonl");
+    let row = |subject: &str| json!({"subject": subject, "question": "q", "choices": ["a", "b", "c", "d"], "answer": 1}).to_string();
+    fs::write(&few, ["anatomy", "anatomy", "astronomy"].map(|subject| row(subject) + "\n").concat()).unwrap();
+    let with = |shots, items| RunOptions { shots, items, shots_file: Some(&few), ..RunOptions::new(&cancel) };
+    assert_eq!(run_with("mmlu", folder.path(), &backend, &with(Some(2), Some(0..10))).unwrap().items, 10);
+    let message = run_with("mmlu", folder.path(), &backend, &with(Some(2), None)).unwrap_err().to_string();
+    assert!(message.contains("few.jsonl: expected 2 solved examples of astronomy, found 1"), "{message}");
+    let message = run_with("mmlu", folder.path(), &backend, &with(None, None)).unwrap_err().to_string();
+    assert!(message.contains("no number of examples") && message.contains("--shots K --shots FILE"), "{message}");
+}
+
+#[test]
+fn inline_examples_are_named_where_they_are_too_few() {
+    let line = |i: usize| json!({"task_id": i, "text": "item", "test_list": ["a", "b", "c"], "test_setup_code": ""}).to_string();
+    let data = folder("mbpp.jsonl", (11..31).map(line));
+    let cancel = AtomicBool::new(false);
+    let options = RunOptions { shots: Some(4), executor: Some(&Pass), ..RunOptions::new(&cancel) };
+    let message = run_with("mbpp_harness", data.path(), &model(|_: &Request| says("")), &options).unwrap_err().to_string();
+    assert!(message.contains("mbpp_harness, shots.inline: expected 4 solved examples, found 3"), "{message}");
+}
+
+#[test]
+fn a_backend_that_cannot_answer_says_so_before_what_it_does_not_know() {
+    let data = folder("test.jsonl", (0..20).map(|i| json!({"question": format!("item {i}"), "answer": "a"}).to_string()));
+    let endpoint = deltaic_eval::Endpoint::new(deltaic_eval::EndpointOptions::new("http://127.0.0.1:9", "m")).unwrap();
+    let cancel = AtomicBool::new(false);
+    let message = run_with("answer_nll", data.path(), &endpoint, &RunOptions::new(&cancel)).unwrap_err().to_string();
+    assert!(message.contains("no likelihood of a given answer in a conversation"), "{message}");
+}
+
+#[test]
+fn kept_answers_have_the_models_labels_and_end_of_turn() {
+    let folder = TempDir::new().unwrap();
+    let file = deltaic_eval::AnswerFile::open(&folder.path().join("answers")).unwrap();
+    let named = Model { name: "m", labels: Some(vec!["a".to_owned()]), answer: |_: &Request| says("") };
+    let cached = deltaic_eval::Cached::new(named, file);
+    assert_eq!((cached.labels(), cached.eos_token()), (Some(vec!["a".to_owned()]), Some("<end>".to_owned())));
 }
 
 #[test]

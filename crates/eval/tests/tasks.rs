@@ -106,6 +106,9 @@ fn mistakes_in_a_task_file_are_errors_that_say_where() {
 #[test]
 fn a_name_that_is_nearly_a_tasks_is_suggested() {
     assert!(find("mrcp").unwrap_err().to_string().contains("did you mean `glue/mrpc`?"));
+    assert!(find("arc").unwrap_err().to_string().contains("did you mean `arc_easy` or `arc_challenge`?"));
+    assert!(find("truthfulqa").unwrap_err().to_string().contains("did you mean `truthfulqa_mc1` or `truthfulqa_mc2`?"));
+    assert!(find("glue").unwrap_err().to_string().contains("did you mean `glue/cola` or"));
     assert!(find("nothing-like-it").unwrap_err().to_string().contains("glue/cola"));
     assert!(find("not-there.yml").unwrap_err().to_string().contains("not-there.yml"));
 }
@@ -130,4 +133,51 @@ fn a_field_that_an_item_lacks_is_an_error_with_its_line() {
     let data = Data::read(&task, folder.path()).unwrap();
     assert_eq!(data.items.len(), 2);
     assert!(data.items[1].place.ends_with("mine.jsonl:3"));
+    let cancel = std::sync::atomic::AtomicBool::new(false);
+    let options = deltaic_eval::RunOptions::new(&cancel);
+    let mut evaluation = deltaic_eval::Evaluation::read(&task, Some(folder.path()), &options).unwrap();
+    let message = evaluation.requests(None).unwrap_err().to_string();
+    let expected = "there is no field `question`; there are `answer`, `file_stem`, `quest`";
+    assert!(message.contains("mine.jsonl:3") && message.contains(expected), "{message}");
+    let keep = Task::parse("mine.yml", &GOOD.replace("[mine.jsonl]", "[mine.jsonl]\n  keep: number > 1")).unwrap();
+    let message = Data::read(&keep, folder.path()).unwrap_err().to_string();
+    assert!(message.contains("there is no field `number`; there are `answer`, `file_stem`, `question`"), "{message}");
+}
+
+const PERPLEXITY: &str = "\
+task: mine
+description: documents of one's own
+headline: nll
+data:
+  files: [mine.txt]
+perplexity:
+  text: \"{{ text }}\"
+";
+
+#[test]
+fn the_direction_is_the_headlines_and_another_one_is_an_error() {
+    assert_eq!(Task::parse("mine.yml", GOOD).unwrap().direction, Direction::Higher);
+    assert_eq!(Task::parse("mine.yml", PERPLEXITY).unwrap().direction, Direction::Lower);
+    let given = |text: &str, direction: &str| Task::parse("mine.yml", &text.replace("data:", &format!("direction: {direction}\ndata:")));
+    assert_eq!(given(PERPLEXITY, "lower").unwrap().direction, Direction::Lower);
+    let message = given(PERPLEXITY, "higher").unwrap_err().to_string();
+    assert!(message.contains("of `nll`, which is in the headline, the lower value is the better one"), "{message}");
+    // A metric that the task's own file names may be an error as well as a score.
+    assert_eq!(given(GOOD, "lower").unwrap().direction, Direction::Lower);
+}
+
+#[test]
+fn f1_and_matthews_are_of_two_labels() {
+    let text = |labels: &str, metric: &str| {
+        format!(
+            "task: mine\ndescription: d\nheadline: {metric}\ndata:\n  files: [a.tsv]\nclassification:\n  text: \"{{{{ a }}}}\"\n  label: \"{{{{ b }}}}\"\n  \
+             labels: {labels}\n  metrics: [{metric}]\n"
+        )
+    };
+    for metric in ["f1", "matthews"] {
+        assert!(Task::parse("mine.yml", &text("[[a], [b]]", metric)).is_ok());
+        let message = Task::parse("mine.yml", &text("[[a], [b], [c]]", metric)).unwrap_err().to_string();
+        assert!(message.contains(&format!("{metric} is a metric of two labels, found 3")), "{message}");
+    }
+    assert!(Task::parse("mine.yml", &text("[[a], [b], [c]]", "accuracy")).is_ok());
 }

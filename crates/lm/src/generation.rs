@@ -21,7 +21,9 @@ pub struct GenerationRequest {
     pub temperature: f32,
     /// Draws come from the most likely tokens whose probabilities reach this sum; 1 is all.
     pub top_p: f32,
-    /// Of the draws: the same seed and prompt give the same text, whatever else is in the batch (but for rounding).
+    /// Of the draws: the same seed and prompt give the same text, whatever else is in the batch, but for rounding. (Scalings that depend on
+    /// length, LongRoPE's and dynamic ones, go by the batch's longest text, as in transformers: beside one that passes the limit, shorter texts
+    /// of the batch are computed with its frequencies, too.)
     pub seed: u64,
 }
 

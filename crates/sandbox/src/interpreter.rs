@@ -17,7 +17,7 @@ const MAX_ANSWER: u64 = 1 << 20;
 
 #[derive(Deserialize)]
 struct Answer {
-    version: (u32, u32),
+    version: [u32; 3],
     executable: PathBuf,
     loader: Option<PathBuf>,
     folders: Vec<PathBuf>,
@@ -45,11 +45,11 @@ pub(crate) fn find(python: &Path) -> Result<Interpreter> {
         _ => None,
     }
     .ok_or_else(|| Error::new(format!("{name}: the Python interpreter did not say where its library is")).help(help))?;
-    if answer.version < (3, 10) {
-        let (major, minor) = answer.version;
+    let [major, minor, _] = answer.version;
+    if (major, minor) < (3, 10) {
         return Err(Error::new(format!("{name}: Python {major}.{minor} is too old to run programs: expected 3.10 or newer")).help(help));
     }
-    Ok(Interpreter { executable: answer.executable, loader: answer.loader, folders: outermost(answer.folders) })
+    Ok(Interpreter { version: answer.version, executable: answer.executable, loader: answer.loader, folders: outermost(answer.folders) })
 }
 
 /// Without the folders that lie in others of the list. The root and first-level folders that are not libraries are not taken: a strange

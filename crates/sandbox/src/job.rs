@@ -40,6 +40,8 @@ pub(crate) struct Job {
 /// A Python interpreter and the paths that it reads.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Interpreter {
+    /// Major, minor, micro.
+    pub(crate) version: [u32; 3],
     /// The executable, without symbolic links.
     pub(crate) executable: PathBuf,
     /// The program's loader, as the executable names it.

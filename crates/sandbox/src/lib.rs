@@ -50,7 +50,7 @@ use std::time::Duration;
 use deltaic_checkpoint::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use job::{Ending, Interpreter, Job};
+use job::{Ending, Interpreter, Job, Verdict};
 
 /// What one run may use.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -85,6 +85,9 @@ impl Default for Limits {
     }
 }
 
+/// The longest time that a run may be given, in seconds.
+pub const MAX_SECONDS: f64 = 3600.0;
+
 impl Limits {
     pub(crate) fn wall_time(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
@@ -94,8 +97,8 @@ impl Limits {
         let wrong = |what: &str, found: &dyn std::fmt::Display, expected: &str| {
             Err(Error::new(format!("limits of model-written programs: {what} is {found}: expected {expected}")))
         };
-        if !(self.seconds > 0.0 && self.seconds <= 3600.0) {
-            return wrong("the time", &format!("{} s", self.seconds), "more than 0 and at most 3600 s");
+        if !(self.seconds > 0.0 && self.seconds <= MAX_SECONDS) {
+            return wrong("the time", &format!("{} s", self.seconds), &format!("more than 0 and at most {MAX_SECONDS} s"));
         }
         if self.memory_bytes < 64 << 20 {
             return wrong("the memory", &self.memory_bytes, "at least 67108864 bytes (64 MiB)");
@@ -164,13 +167,25 @@ pub struct Settings {
     pub python: PathBuf,
     /// The binary that is executed again; its `main` begins with [`run_if_inside`]. The running one where this is `None`.
     pub launcher: Option<PathBuf>,
-    /// Runs programs without confinement, with limits of time, memory and files only: they can do whatever this user can.
-    pub unsafe_exec: bool,
+    /// What happens where programs cannot be confined.
+    pub confinement: Confinement,
+}
+
+/// Whether programs are confined. Unconfined they have limits of time, memory and files only, and can do whatever this user can.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Confinement {
+    /// They are; where the kernel gives no sandbox, [`Sandbox::new`] is an error.
+    #[default]
+    Required,
+    /// They are, unless the kernel gives no sandbox ([`Sandbox::unconfined_because`]).
+    WherePossible,
+    /// They are not.
+    None,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { limits: Limits::default(), python: "python3".into(), launcher: None, unsafe_exec: false }
+        Self { limits: Limits::default(), python: "python3".into(), launcher: None, confinement: Confinement::Required }
     }
 }
 
@@ -180,7 +195,8 @@ pub struct Sandbox {
     limits: Limits,
     interpreter: Interpreter,
     launcher: PathBuf,
-    unsafe_exec: bool,
+    /// Why programs are not confined; none where they are.
+    unconfined: Option<String>,
 }
 
 impl Sandbox {
@@ -188,7 +204,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// A limit is out of range; there is no interpreter; the launcher does not call [`run_if_inside`]; the kernel, or a container around, gives
-    /// no namespaces, no mounts or no filter of system calls, and `unsafe_exec` is not set.
+    /// no namespaces, no mounts or no filter of system calls, and [`Settings::confinement`] asks for it.
     pub fn new(settings: Settings) -> Result<Self> {
         settings.limits.check()?;
         launch::check_outside()?;
@@ -197,16 +213,34 @@ impl Sandbox {
             None => std::env::current_exe().map_err(|e| Error::new(format!("the running program's own path: {e}")))?,
         };
         let interpreter = interpreter::find(&settings.python)?;
-        let sandbox = Self { limits: settings.limits, interpreter, launcher, unsafe_exec: settings.unsafe_exec };
-        let first = sandbox.run(&Program { source: "import json, math, re, typing\n".to_owned() }).map_err(|e| {
-            e.or_help(
-                "model-written programs are run in a sandbox only; --unsafe-exec runs them without, with all that you may do yourself",
-            )
-        })?;
-        match first.status {
+        let unconfined = (settings.confinement == Confinement::None).then(|| "it was not asked for".to_owned());
+        let mut sandbox = Self { limits: settings.limits, interpreter, launcher, unconfined };
+        let first = Program { source: "import json, math, re, typing\n".to_owned() };
+        let cancel = AtomicBool::new(false);
+        let mut verdict = sandbox.verdict(&first, &cancel)?;
+        if let (Confinement::WherePossible, Ending::Broken(why)) = (settings.confinement, &verdict.ending) {
+            sandbox.unconfined = Some(why.clone());
+            verdict = sandbox.verdict(&first, &cancel)?;
+        }
+        match outcome(verdict)?.status {
             Status::Passed => Ok(sandbox),
             other => Err(Error::new(format!("{}: a program of one line does not run in the sandbox: {other}", settings.python.display()))),
         }
+    }
+
+    /// What one run may use.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The interpreter's version: major, minor, micro.
+    pub fn python_version(&self) -> [u32; 3] {
+        self.interpreter.version
+    }
+
+    /// Why programs are not confined; none where they are.
+    pub fn unconfined_because(&self) -> Option<&str> {
+        self.unconfined.as_deref()
     }
 
     /// Runs one program and waits for its end.
@@ -218,21 +252,18 @@ impl Sandbox {
     }
 
     fn run_unless(&self, program: &Program, cancel: &AtomicBool) -> Result<Outcome> {
+        self.verdict(program, cancel).and_then(outcome)
+    }
+
+    fn verdict(&self, program: &Program, cancel: &AtomicBool) -> Result<Verdict> {
         let mut job = Job {
             source: program.source.clone(),
             limits: self.limits.clone(),
             interpreter: self.interpreter.clone(),
-            unsafe_exec: self.unsafe_exec,
+            unsafe_exec: self.unconfined.is_some(),
             scratch: None,
         };
-        let verdict = launch::run(&self.launcher, &mut job, cancel)?;
-        let status = match verdict.ending {
-            Ending::Passed => Status::Passed,
-            Ending::TimedOut => Status::TimedOut,
-            Ending::Failed(message) => Status::Failed(message),
-            Ending::Broken(message) => return Err(Error::new(format!("the sandbox for model-written programs: {message}"))),
-        };
-        Ok(Outcome { status, stdout_tail: verdict.stdout_tail, stderr_tail: verdict.stderr_tail, seconds: verdict.seconds })
+        launch::run(&self.launcher, &mut job, cancel)
     }
 
     /// Runs all programs, `workers` at a time, and gives their outcomes in the programs' order. `done` hears of each when it ends, in any order.
@@ -279,6 +310,20 @@ impl Sandbox {
         let outcomes = outcomes.into_inner().expect(lock_poisoned);
         outcomes.into_iter().collect::<Option<_>>().ok_or_else(launch::cancelled)
     }
+}
+
+fn outcome(verdict: Verdict) -> Result<Outcome> {
+    let status = match verdict.ending {
+        Ending::Passed => Status::Passed,
+        Ending::TimedOut => Status::TimedOut,
+        Ending::Failed(message) => Status::Failed(message),
+        Ending::Broken(message) => {
+            let help = "model-written programs are run in a sandbox only; --unsafe-exec runs them without one where the kernel gives none, \
+                with all that you may do yourself";
+            return Err(Error::new(format!("the sandbox for model-written programs: {message}")).help(help));
+        }
+    };
+    Ok(Outcome { status, stdout_tail: verdict.stdout_tail, stderr_tail: verdict.stderr_tail, seconds: verdict.seconds })
 }
 
 /// To be called first in `main`, before any thread is started: where this process was started by a [`Sandbox`], it does its part and exits.

@@ -45,5 +45,5 @@ def mapped():
 executable = os.path.realpath(sys.executable)
 folders = [os.path.realpath(path) for path in sys.path if os.path.isdir(path)]
 folders += [os.path.dirname(path) for path in mapped()]
-answer = {"version": sys.version_info[:2], "executable": executable, "loader": loader(executable), "folders": sorted(set(folders))}
+answer = {"version": sys.version_info[:3], "executable": executable, "loader": loader(executable), "folders": sorted(set(folders))}
 print(json.dumps(answer))

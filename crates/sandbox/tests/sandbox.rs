@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use deltaic_sandbox::{Limits, Program, Sandbox, Settings, Status};
+use deltaic_sandbox::{Confinement, Limits, Program, Sandbox, Settings, Status};
 
 fn settings() -> Settings {
     Settings { launcher: Some(env!("CARGO_BIN_EXE_deltaic-sandbox").into()), ..Settings::default() }
@@ -82,6 +82,17 @@ fn a_launcher_that_knows_nothing_of_sandboxes_is_an_error() {
     assert!(error.to_string().contains("run_if_inside"), "{error}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn where_confinement_is_possible_it_is_not_left_out() {
+    let sandbox = Sandbox::new(Settings { confinement: Confinement::WherePossible, ..settings() }).unwrap();
+    assert_eq!(sandbox.unconfined_because(), None);
+    let inside = sandbox.run(&program("import os\nprint(os.getcwd(), os.path.exists('/etc/passwd'))")).unwrap().stdout_tail;
+    assert_eq!(inside.trim(), "/tmp False");
+    let python = sandbox.run(&program("import sys\nprint(*sys.version_info[:3])")).unwrap().stdout_tail;
+    assert_eq!(python.trim(), sandbox.python_version().map(|part| part.to_string()).join(" "));
+}
+
 #[test]
 fn a_missing_interpreter_is_named() {
     let error = Sandbox::new(Settings { python: PathBuf::from("/nowhere/python3"), ..settings() }).unwrap_err();
@@ -99,7 +110,7 @@ fn limits_out_of_range_are_named() {
 #[test]
 fn without_confinement_programs_are_judged_and_ended_all_the_same() {
     let limits = Limits { seconds: 1.0, ..Limits::default() };
-    let sandbox = Sandbox::new(Settings { limits, unsafe_exec: true, ..settings() }).unwrap();
+    let sandbox = Sandbox::new(Settings { limits, confinement: Confinement::None, ..settings() }).unwrap();
     let status = |source: &str| sandbox.run(&program(source)).unwrap().status;
     assert_eq!(status("assert 1 + 1 == 2"), Status::Passed);
     assert_eq!(status("while True: pass"), Status::TimedOut);

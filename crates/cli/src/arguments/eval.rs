@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::Args;
+use deltaic_sandbox::MAX_SECONDS;
 
 /// Evaluate models on tasks
 #[derive(Debug, Args)]
@@ -26,7 +27,7 @@ pub struct Eval {
     /// Ask about items A up to B only, counted from 0, without B; A.. and ..B will do
     #[arg(long, value_name = "A..B", value_parser = range)]
     pub items: Option<Range<usize>>,
-    /// Solved examples: how many, or the file they are in; may be given twice
+    /// Solved examples: how many, or the file they are in, or both, one after the other
     #[arg(long, value_name = "K|FILE")]
     pub shots: Vec<String>,
     /// Draw the solved examples by this seed instead of taking the first ones
@@ -38,9 +39,11 @@ pub struct Eval {
     /// Send prompts that are text as a user's message, in the model's chat template
     #[arg(long)]
     pub chat: bool,
-    /// Take the classification head of this model
-    #[arg(long, value_name = "MODEL")]
-    pub head_from: Option<String>,
+    /// Let models write up to N tokens, in place of the task's limit
+    #[arg(long, value_name = "N")]
+    pub max_new_tokens: Option<usize>,
+    #[command(flatten)]
+    pub local: LocalArguments,
     #[command(flatten)]
     pub endpoint: EndpointArguments,
     #[command(flatten)]
@@ -62,6 +65,26 @@ pub struct Eval {
     /// Print the results as JSON
     #[arg(long)]
     pub json: bool,
+    /// Replace files of --records and --generations that are there already
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// How models are run on this machine.
+#[derive(Debug, Args)]
+pub struct LocalArguments {
+    /// Take the classification head of this model
+    #[arg(long, value_name = "MODEL")]
+    pub head_from: Option<String>,
+    /// Begin texts with the BOS token, or not [default: as the model's tokenizer has it]
+    #[arg(long, value_name = "true|false")]
+    pub add_bos: Option<bool>,
+    /// Longest sequence in tokens [default: the model's own]
+    #[arg(long, value_name = "N")]
+    pub max_length: Option<usize>,
+    /// Most tokens of a batch: fewer need less memory [default: 4096]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub batch_tokens: Option<u32>,
 }
 
 /// A server in place of models that are run here.
@@ -98,12 +121,15 @@ pub struct JudgeArguments {
 /// How model-written programs are run.
 #[derive(Debug, Args)]
 pub struct ExecutionArguments {
-    /// Time limit of a program in seconds
-    #[arg(long, value_name = "S", default_value_t = 3.0, value_parser = seconds)]
-    pub exec_timeout: f64,
-    /// Programs that are run at a time
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=256))]
-    pub exec_workers: u16,
+    /// Time limit of a program in seconds [default: 3]
+    #[arg(long, value_name = "S", value_parser = seconds)]
+    pub exec_timeout: Option<f64>,
+    /// Programs that are run at a time [default: 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub exec_workers: Option<u16>,
+    /// The Python interpreter that runs programs, 3.10 or newer [default: python3]
+    #[arg(long, value_name = "PATH")]
+    pub python: Option<PathBuf>,
     /// Run programs without a sandbox, where the kernel offers none: they can do all that you may do
     #[arg(long)]
     pub unsafe_exec: bool,
@@ -111,8 +137,8 @@ pub struct ExecutionArguments {
 
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(seconds) if seconds > 0.0 && seconds <= 86_400.0 => Ok(seconds),
-        _ => Err("expected seconds, above 0 and up to a day".to_owned()),
+        Ok(seconds) if seconds > 0.0 && seconds <= MAX_SECONDS => Ok(seconds),
+        _ => Err(format!("expected seconds, above 0 and up to {MAX_SECONDS}")),
     }
 }
 

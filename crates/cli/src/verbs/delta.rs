@@ -1,22 +1,18 @@
 //! `deltaic delta`.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::Path;
-
-use deltaic_checkpoint::{Context, Error, ModelReference, Result};
+use deltaic_checkpoint::{ModelReference, Result};
 use deltaic_merge::delta::{DeltaStudy, Figures, LIMITS, QUANTILES, StudyOptions, study};
 
 use crate::arguments::Delta;
 use crate::messages::{Messages, print};
+use crate::output_file::OutputFile;
 use crate::progress::Bar;
 use crate::tables;
 
 pub fn run(arguments: &Delta, messages: &Messages) -> Result<()> {
     let (base, model) = (ModelReference::parse(&arguments.base)?, ModelReference::parse(&arguments.model)?);
-    if let Some(plot) = &arguments.plot {
-        check_plot(plot, arguments.force)?;
-    }
+    // What would stop the figure from being written is said before the work.
+    let plot = arguments.plot.as_deref().map(|path| OutputFile::begin(path, arguments.force)).transpose()?;
     let mut options = StudyOptions { exclude: arguments.exclude.clone(), ..StudyOptions::default() };
     if let Some(threads) = arguments.threads {
         options.threads = usize::from(threads);
@@ -30,46 +26,12 @@ pub fn run(arguments: &Delta, messages: &Messages) -> Result<()> {
     if found.whole.not_finite > 0 {
         messages.warning(&format!("{} elements are NaN or infinite in either model; no figure counts them", found.whole.not_finite));
     }
-    if let Some(plot) = &arguments.plot {
-        write_plot(plot, &found.to_svg(), arguments.force)?;
+    if let Some(mut plot) = plot {
+        plot.write(|file| file.write_all(found.to_svg().as_bytes()))?;
+        plot.finish()?;
     }
     print(&if arguments.json { format!("{:#}\n", as_json(&found)) } else { as_text(&found, arguments.tensors) });
     Ok(())
-}
-
-/// Says before the work what would stop the figure from being written after it.
-fn check_plot(path: &Path, force: bool) -> Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if !parent.is_dir() {
-        return Err(Error::new(format!("{}: the folder {} is not there", path.display(), parent.display())).help("make it first"));
-    }
-    if path.is_dir() || path.file_name().is_none() {
-        return Err(Error::new(format!("{}: a folder; expected a file's name for the figure", path.display())).help("such as delta.svg"));
-    }
-    if !force && path.symlink_metadata().is_ok() {
-        return Err(
-            Error::new(format!("{}: the file is there already", path.display())).help("choose another name, or replace it with --force")
-        );
-    }
-    Ok(())
-}
-
-/// Writes the figure under a temporary name and renames it, so that there is never half a figure.
-fn write_plot(path: &Path, svg: &str, force: bool) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".partial-{}", std::process::id()));
-    let partial = path.with_file_name(name);
-    let written = File::create_new(&partial).and_then(|mut file| file.write_all(svg.as_bytes()).and_then(|()| file.sync_all()));
-    // Without --force a file that came to be there meanwhile is not replaced: a link is made only where there is nothing.
-    let placed = written.and_then(|()| match force {
-        true => fs::rename(&partial, path),
-        false => fs::hard_link(&partial, path).or_else(|error| match error.kind() {
-            std::io::ErrorKind::AlreadyExists => Err(error),
-            _ => fs::rename(&partial, path),
-        }),
-    });
-    let _ = fs::remove_file(&partial);
-    placed.context("writing the figure", path)
 }
 
 fn as_text(study: &DeltaStudy, tensors: bool) -> String {

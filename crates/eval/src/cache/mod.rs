@@ -6,7 +6,7 @@ mod key;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use deltaic_checkpoint::Result;
 
@@ -24,7 +24,7 @@ use key::{Key, Keys};
 pub struct Cached<B> {
     backend: B,
     keys: Keys,
-    file: Mutex<AnswerFile>,
+    file: Arc<Mutex<AnswerFile>>,
     asked: AtomicUsize,
     reused: AtomicUsize,
 }
@@ -32,8 +32,13 @@ pub struct Cached<B> {
 impl<B: Backend> Cached<B> {
     /// A backend with the file that keeps its answers.
     pub fn new(backend: B, file: AnswerFile) -> Self {
+        Self::sharing(backend, Arc::new(Mutex::new(file)))
+    }
+
+    /// The same with a file that other backends have, too: it is opened once, since it is locked.
+    pub fn sharing(backend: B, file: Arc<Mutex<AnswerFile>>) -> Self {
         let keys = Keys::new(&backend.identity());
-        Self { backend, keys, file: Mutex::new(file), asked: AtomicUsize::new(0), reused: AtomicUsize::new(0) }
+        Self { backend, keys, file, asked: AtomicUsize::new(0), reused: AtomicUsize::new(0) }
     }
 
     /// How many requests the backend has answered so far.
@@ -81,6 +86,18 @@ impl<B: Backend> Backend for Cached<B> {
 
     fn identity(&self) -> serde_json::Value {
         self.backend.identity()
+    }
+
+    fn labels(&self) -> Option<Vec<String>> {
+        self.backend.labels()
+    }
+
+    fn eos_token(&self) -> Option<String> {
+        self.backend.eos_token()
+    }
+
+    fn check(&self, request: &Request) -> Result<()> {
+        self.backend.check(request)
     }
 
     fn answer(&self, requests: &[Request], done: &mut dyn FnMut(usize, Answer) -> Result<()>) -> Result<()> {

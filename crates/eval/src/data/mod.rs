@@ -7,6 +7,7 @@ mod parquet;
 mod text;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use deltaic_checkpoint::{Error, Result};
 use minijinja::Value as Fields;
@@ -26,6 +27,16 @@ pub struct Item {
     pub place: String,
     /// Its fields, the defined ones included.
     pub fields: Fields,
+    /// By what the same item is known where it is read twice.
+    pub(crate) origin: Origin,
+}
+
+/// A row of a file, however the file was named, and which of its items.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Origin {
+    file: Arc<Path>,
+    line: usize,
+    part: usize,
 }
 
 /// What was read.
@@ -73,12 +84,13 @@ impl Data {
             return Self::read_files(&spec, vec![file.to_owned()]);
         }
         if !shots.inline.is_empty() {
+            let inline = format!("{}, shots.inline", task.task);
             let rows = shots.inline.iter().enumerate().map(|(at, fields)| Row { line: at + 1, fields: fields.clone() });
             let mut items = Vec::new();
             for row in rows {
-                items_of(&spec, row, &format!("{}, shots.inline", task.task), "", &mut items)?;
+                items_of(&spec, row, &inline, "", &Arc::from(Path::new(&inline)), &mut items)?;
             }
-            return Ok(Self { items, files: Vec::new(), skipped: 0 });
+            return Ok(Self { items, files: vec![inline.into()], skipped: 0 });
         }
         let help = "give their file with --shots FILE";
         let Some(data) = data else { return Err(Error::new(format!("{}: no solved examples are there", task.task)).help(help)) };
@@ -100,8 +112,9 @@ impl Data {
             data.skipped += skipped;
             let file_name = path.file_name().unwrap_or_default().to_string_lossy();
             let stem = file_name.split('.').next().unwrap_or_default();
+            let origin: Arc<Path> = path.canonicalize().unwrap_or_else(|_| path.clone()).into();
             for row in rows {
-                items_of(spec, row, &path.display().to_string(), stem, &mut data.items)?;
+                items_of(spec, row, &path.display().to_string(), stem, &origin, &mut data.items)?;
             }
         }
         if data.items.is_empty() {
@@ -113,8 +126,9 @@ impl Data {
 }
 
 /// The items that a row stands for.
-fn items_of(spec: &DataFiles, row: Row, file: &str, file_stem: &str, items: &mut Vec<Item>) -> Result<()> {
-    let place = format!("{file}:{}", row.line);
+fn items_of(spec: &DataFiles, row: Row, file: &str, file_stem: &str, origin: &Arc<Path>, items: &mut Vec<Item>) -> Result<()> {
+    let line = row.line;
+    let place = format!("{file}:{line}");
     let at = |error: Error| error.within(Path::new(&place));
     let mut fields = row.fields;
     fields.entry("file_stem").or_insert_with(|| file_stem.into());
@@ -135,7 +149,7 @@ fn items_of(spec: &DataFiles, row: Row, file: &str, file_stem: &str, items: &mut
             parts.into_iter().map(with).collect()
         }
     };
-    for fields in parts {
+    for (part, fields) in parts.into_iter().enumerate() {
         let fields = Fields::from(Serde(&fields));
         if let Some(keep) = &spec.keep
             && !keep.evaluate(&fields).map_err(at)?.is_true()
@@ -144,7 +158,8 @@ fn items_of(spec: &DataFiles, row: Row, file: &str, file_stem: &str, items: &mut
         }
         let index = items.len();
         let id = spec.id.as_ref().map_or_else(|| Ok(index.to_string()), |id| id.render(&fields)).map_err(at)?;
-        items.push(Item { index, id, place: place.clone(), fields });
+        let origin = Origin { file: Arc::clone(origin), line, part };
+        items.push(Item { index, id, place: place.clone(), fields, origin });
     }
     Ok(())
 }

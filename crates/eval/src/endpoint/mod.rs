@@ -120,9 +120,13 @@ impl Backend for Endpoint {
         json!({ "backend": "endpoint", "url": self.base, "model": self.model })
     }
 
+    fn check(&self, request: &Request) -> Result<()> {
+        wire::check(request)
+    }
+
     fn answer(&self, requests: &[Request], done: &mut dyn FnMut(usize, Answer) -> Result<()>) -> Result<()> {
         // What can never be answered is said before anything is asked.
-        requests.iter().try_for_each(wire::check)?;
+        requests.iter().try_for_each(|request| self.check(request))?;
         dispatch::Dispatch::new(self, requests).run(done)
     }
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::alignment;
 use super::wire::Expected;
+use crate::extract::first_stop;
 use crate::{Answer, Finish};
 
 const NO_ECHO: &str =
@@ -116,7 +117,7 @@ fn text(choice: Choice, usage: Option<&Usage>, stop: &[String]) -> Option<Answer
         (None, None) => return None,
     };
     let mut finish = if choice.finish_reason.as_deref() == Some("length") { Finish::Length } else { Finish::Stop };
-    if let Some(end) = stop.iter().filter(|stop| !stop.is_empty()).filter_map(|stop| text.find(stop.as_str())).min() {
+    if let Some(end) = first_stop(&text, stop) {
         text.truncate(end);
         finish = Finish::Stop;
     }

@@ -12,7 +12,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 
 use super::api_key::ApiKey;
 use super::reading::Completion;
-use super::wire::Call;
+use super::wire::{Call, MAX_COMPLETION_TOKENS};
 use super::{EndpointOptions, address};
 
 /// Most bytes that are read of an answer that says no.
@@ -27,6 +27,8 @@ pub(super) struct Failure {
     pub error: Error,
     /// Whether the same call is made again.
     pub again: Again,
+    /// Whether the server refuses `max_tokens` and names the newer parameter.
+    wants_newer_limit: bool,
 }
 
 /// Whether a failure may pass.
@@ -42,11 +44,11 @@ pub(super) enum Again {
 
 impl Failure {
     pub(super) fn lasting(error: Error) -> Self {
-        Self { error, again: Again::Never }
+        Self { error, again: Again::Never, wants_newer_limit: false }
     }
 
     fn passing(error: Error) -> Self {
-        Self { error, again: Again::Later }
+        Self { error, again: Again::Later, wants_newer_limit: false }
     }
 }
 
@@ -57,6 +59,8 @@ pub(super) struct Transport {
     base: String,
     key: Option<ApiKey>,
     max_response_bytes: u64,
+    /// Whether the server has asked for the newer name of the limit of tokens.
+    newer_limit: AtomicBool,
     /// Whether the server has ever answered: until then a host that is not known is a mistake, not a disturbance.
     answered: AtomicBool,
 }
@@ -85,12 +89,28 @@ impl Transport {
             base: base.to_owned(),
             key: options.api_key.clone(),
             max_response_bytes: options.max_response_bytes,
+            newer_limit: AtomicBool::new(false),
             answered: AtomicBool::new(false),
         }
     }
 
-    /// Makes the call and reads the answer's JSON.
+    /// Makes the call and reads the answer's JSON. A server that wants the limit of tokens under its newer name gets it so from then on.
     pub(super) fn exchange(&self, call: &Call) -> Result<Completion, Failure> {
+        let newer = call.with_newer_limit();
+        if let Some(newer) = newer.as_ref().filter(|_| self.newer_limit.load(Ordering::Relaxed)) {
+            return self.send(newer);
+        }
+        match (self.send(call), newer) {
+            (Err(failure), Some(newer)) if failure.wants_newer_limit => {
+                let answer = self.send(&newer)?;
+                self.newer_limit.store(true, Ordering::Relaxed);
+                Ok(answer)
+            }
+            (answer, _) => answer,
+        }
+    }
+
+    fn send(&self, call: &Call) -> Result<Completion, Failure> {
         let url = format!("{}{}", self.base, call.path);
         let mut request = self.agent.post(&url).content_type("application/json").header("Accept", "application/json");
         if let Some(key) = &self.key {
@@ -168,7 +188,8 @@ impl Transport {
         };
         let error = Error::new(message).help(help);
         match (status.as_u16(), retry_after(headers)) {
-            (429 | 503, Some(wait)) => Failure { error, again: Again::After(wait) },
+            (429 | 503, Some(wait)) => Failure { error, again: Again::After(wait), wants_newer_limit: false },
+            (400 | 422, _) => Failure { error, again: Again::Never, wants_newer_limit: words.contains(MAX_COMPLETION_TOKENS) },
             (501 | 505, _) => Failure::lasting(error),
             (408 | 409 | 425 | 429 | 500.., _) => Failure::passing(error),
             _ => Failure::lasting(error),

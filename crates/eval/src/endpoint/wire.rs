@@ -7,6 +7,10 @@ use crate::{Prompt, Request, Tokenisation};
 
 /// Most stop strings in a call: OpenAI's own server refuses more. The others are found in the text that came.
 const MAX_STOPS: usize = 4;
+/// Below the server's address.
+const CHAT: &str = "/chat/completions";
+/// The newer name of `max_tokens` in chat, which some of OpenAI's models demand and many servers do not know.
+pub(super) const MAX_COMPLETION_TOKENS: &str = "max_completion_tokens";
 
 /// What is sent, and how its answer is read.
 #[derive(Debug, Clone)]
@@ -17,6 +21,16 @@ pub(super) struct Call {
     pub body: Vec<u8>,
     /// What is made of the answer.
     pub expected: Expected,
+}
+
+impl Call {
+    /// The same chat with the limit of tokens under its newer name; none for other calls.
+    pub fn with_newer_limit(&self) -> Option<Self> {
+        let mut body: Value = serde_json::from_slice(&self.body).ok().filter(|_| self.path == CHAT)?;
+        let limit = body.as_object_mut()?.remove("max_tokens")?;
+        body[MAX_COMPLETION_TOKENS] = limit;
+        Some(Self { body: body.to_string().into_bytes(), ..self.clone() })
+    }
 }
 
 /// What is made of an answer.
@@ -78,7 +92,7 @@ pub(super) fn call(request: &Request, model: &str) -> Result<Call> {
                 }
                 Prompt::Chat(messages) => {
                     body["messages"] = json!(messages);
-                    "/chat/completions"
+                    CHAT
                 }
             };
             Call { path, body: body.to_string().into_bytes(), expected: Expected::Text { stop: stop.clone() } }

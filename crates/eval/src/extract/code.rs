@@ -2,11 +2,6 @@
 
 use super::python::strip;
 
-/// A problem's text as it stands in the authors' prompts: each four spaces, from left to right, are a tab.
-pub fn spaces_to_tabs(text: &str) -> String {
-    text.replace("    ", "\t")
-}
-
 /// Each tab is four spaces: the `all_code` of the authors' HumanEval file.
 pub fn tabs_to_spaces(text: &str) -> String {
     text.replace('\t', "    ")

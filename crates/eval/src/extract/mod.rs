@@ -12,7 +12,7 @@ pub mod python;
 mod stop;
 
 pub use pattern::{ExactMatch, INVALID, Pattern, Take};
-pub use stop::{cut_at_earliest, cut_in_turn};
+pub use stop::first_stop;
 
 /// What WizardMath and MetaMath write before their answer; the space belongs to it.
 pub const THE_ANSWER_IS: &str = "The answer is: ";

@@ -43,30 +43,6 @@ impl Pattern {
         Ok(Self { regex: compile(pattern)?, take, missing: missing.to_owned() })
     }
 
-    /// `strict-match` of the harness's `gsm8k`.
-    ///
-    /// # Errors
-    /// None: the pattern is one.
-    pub fn gsm8k_strict() -> Result<Self> {
-        Self::new(r"#### (\-?[0-9\.\,]+)", Take::First, INVALID)
-    }
-
-    /// `strict-match` of the harness's `gsm8k_cot`.
-    ///
-    /// # Errors
-    /// None: the pattern is one.
-    pub fn gsm8k_cot_strict() -> Result<Self> {
-        Self::new(r"The answer is (\-?[0-9\.\,]+).", Take::First, INVALID)
-    }
-
-    /// `flexible-extract` of the harness's `gsm8k` and `gsm8k_cot`.
-    ///
-    /// # Errors
-    /// None: the pattern is one.
-    pub fn gsm8k_flexible() -> Result<Self> {
-        Self::new(r"(-?[$0-9.,]{2,})|(-?[0-9]+)", Take::Last, INVALID)
-    }
-
     /// The answer, stripped: of a pattern without groups the match, with one group that group, with several the first that is not empty; `missing` where
     /// nothing matches, or all of several groups are empty.
     pub fn answer<'a>(&'a self, text: &'a str) -> &'a str {
@@ -101,14 +77,6 @@ impl ExactMatch {
     pub fn new(ignore: &[impl AsRef<str>], ignore_case: bool) -> Result<Self> {
         let ignore = ignore.iter().map(|pattern| compile(pattern.as_ref())).collect::<Result<_>>()?;
         Ok(Self { ignore, ignore_case })
-    }
-
-    /// That of the harness's `gsm8k` and `gsm8k_cot`: without commas, dollars, all up to the last `#### `, and a last full stop.
-    ///
-    /// # Errors
-    /// None: the patterns are some.
-    pub fn gsm8k() -> Result<Self> {
-        Self::new(&[",", r"\$", "(?s).*#### ", r"\.$"], true)
     }
 
     /// What is compared of a text.

@@ -5,6 +5,7 @@ use deltaic_lm::{Generated, GenerationRequest, StopReason, batches_by_length};
 
 use super::LocalModel;
 use crate::backend::{Answer, Finish, Request};
+use crate::extract::first_stop;
 
 /// Tokens that are decoded beside those that a stop string can cover: a character may be cut at their beginning.
 const MARGIN: usize = 16;
@@ -35,7 +36,9 @@ impl LocalModel {
             let (text, from_template) = self.texts.text_of(prompt)?;
             let mut prompt = sequences.prompt(&text, from_template)?;
             if prompt.is_empty() {
-                prompt.extend(self.texts.tokenizer.special().bos.as_ref().or(self.texts.tokenizer.special().eos.as_ref()).map(|token| token.id));
+                prompt.extend(
+                    self.texts.tokenizer.special().bos.as_ref().or(self.texts.tokenizer.special().eos.as_ref()).map(|token| token.id),
+                );
             }
             let max_new_tokens = fit(&mut prompt, *max_new_tokens, sequences.window);
             let request = GenerationRequest { prompt, max_new_tokens, temperature: *temperature, top_p: *top_p, seed: *seed };
@@ -61,30 +64,47 @@ impl LocalModel {
 
     /// Whether the last token completed a stop string.
     fn has_stopped(&self, tokens: &[u32], stop: &[String]) -> Result<bool> {
-        // Each token but special ones has at least a byte, so this many hold a stop string that ends with the last one.
+        // Each token has at least a byte, so this many hold a stop string that ends with the last one. Special tokens may be stop strings.
         let Some(longest) = stop.iter().map(String::len).max() else { return Ok(false) };
         let tail = &tokens[tokens.len().saturating_sub(longest + MARGIN)..];
-        let text = self.texts.tokenizer.decode(tail, true)?;
+        let text = self.texts.tokenizer.decode(tail, false)?;
         Ok(first_stop(&text, stop).is_some())
     }
 
     fn text_answer(&self, written: &Generated, stop: &[String]) -> Result<Answer> {
-        let mut text = self.texts.tokenizer.decode(&written.tokens, true)?;
-        let cut = first_stop(&text, stop);
-        if let Some(cut) = cut {
-            text.truncate(cut);
-        }
+        let decode = |tokens: &[u32], skip_special| self.texts.tokenizer.decode(tokens, skip_special);
+        let (text, stopped) = before_stop(&written.tokens, stop, &decode)?;
         let finish = match written.reason {
-            StopReason::Length if cut.is_none() => Finish::Length,
+            StopReason::Length if !stopped => Finish::Length,
             _ => Finish::Stop,
         };
         Ok(Answer::Text { text, tokens: written.tokens.len(), finish })
     }
 }
 
-/// Where the first stop string begins.
-fn first_stop(text: &str, stop: &[String]) -> Option<usize> {
-    stop.iter().filter(|stop| !stop.is_empty()).filter_map(|stop| text.find(stop.as_str())).min()
+/// The text of tokens, without special ones, before the first stop string, which may be or hold a special token; and whether there is one.
+/// `decode(tokens, skip_special)` is the tokenizer's.
+fn before_stop(tokens: &[u32], stop: &[String], decode: &dyn Fn(&[u32], bool) -> Result<String>) -> Result<(String, bool)> {
+    let whole = decode(tokens, false)?;
+    let Some(cut) = first_stop(&whole, stop) else {
+        // A stop string over both sides of a special token, which is not seen, ends the text all the same.
+        let mut text = decode(tokens, true)?;
+        let hidden = first_stop(&text, stop);
+        text.truncate(hidden.unwrap_or(text.len()));
+        return Ok((text, hidden.is_some()));
+    };
+    // The tokens that end before the stop string begins. It ends with the last token, so few are tried.
+    for count in (0..=tokens.len()).rev() {
+        let before = decode(&tokens[..count], false)?;
+        let Some(rest) = whole[..cut].strip_prefix(before.as_str()) else { continue };
+        let mut text = decode(&tokens[..count], true)?;
+        // The stop string may begin within a token. Of a special one nothing is seen.
+        if !rest.is_empty() && decode(&tokens[..count + 1], true)?.len() > text.len() {
+            text += rest;
+        }
+        return Ok((text, true));
+    }
+    Ok((String::new(), true))
 }
 
 /// Makes prompt and continuation fit the model's window: a text ends where the window is full; a prompt that fills it alone loses tokens from
@@ -117,10 +137,37 @@ mod tests {
     }
 
     #[test]
-    fn a_text_ends_before_the_stop_string_that_comes_first() {
-        let stop = ["Instruction:".to_owned(), "Instruction".to_owned(), String::new(), "\n\n".to_owned()];
-        assert_eq!(first_stop("a\n\nInstruction: b", &stop), Some(1));
-        assert_eq!(first_stop("Instruction", &stop), Some(0));
-        assert_eq!(first_stop("nothing", &stop), None);
+    fn a_text_ends_before_a_stop_string_which_may_be_a_special_token_or_begin_within_one() {
+        // Tokens by number: bytes of a character each, and special ones.
+        let pieces: [(&[u8], bool); 8] = [
+            (b"Par", false),
+            (b"is.", false),
+            (b"<end>", true),
+            (b"\n", false),
+            (b"\xc3", false),
+            (b"\xa9", false),
+            (b"<pad>", true),
+            (b" Q: x", false),
+        ];
+        let decode = |tokens: &[u32], skip_special: bool| {
+            let shown = tokens.iter().map(|&token| pieces[token as usize]).filter(|(_, special)| !(skip_special && *special));
+            let bytes: Vec<u8> = shown.flat_map(|(bytes, _)| bytes.iter().copied()).collect();
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        for (tokens, stop, text, stopped) in [
+            (&[0, 1, 2][..], &["<end>"][..], "Paris.", true),
+            (&[0, 1, 2, 0], &["<end>", ""], "Paris.", true),
+            (&[0, 1, 2, 0], &[], "Paris.Par", false),
+            (&[0, 1, 2, 0], &["nd>"], "Paris.", true),
+            (&[6, 0, 1, 3, 3], &["\n\n", "is."], "Par", true),
+            (&[4, 5, 0, 1, 7], &["Q:"], "éParis. ", true),
+            (&[0, 1, 4, 5, 3], &["é"], "Paris.", true),
+            (&[0, 1, 3, 6, 3], &["\n\n"], "Paris.", true),
+            (&[2, 0], &["<end>"], "", true),
+            (&[], &["x"], "", false),
+        ] {
+            let stop: Vec<String> = stop.iter().map(|&stop| stop.to_owned()).collect();
+            assert_eq!(before_stop(tokens, &stop, &decode).unwrap(), (text.to_owned(), stopped), "{tokens:?} {stop:?}");
+        }
     }
 }

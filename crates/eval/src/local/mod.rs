@@ -22,11 +22,13 @@ pub struct LocalOptions {
     pub add_bos: Option<bool>,
     /// Most tokens of a batch, padding and (up to 256 of a text) tokens still to be written included; a longer text is a batch of its own.
     pub batch_tokens: usize,
+    /// The longest sequence in tokens, where it is to be shorter than the model's own.
+    pub max_length: Option<usize>,
 }
 
 impl Default for LocalOptions {
     fn default() -> Self {
-        Self { add_bos: None, batch_tokens: 4096 }
+        Self { add_bos: None, batch_tokens: 4096, max_length: None }
     }
 }
 
@@ -107,6 +109,17 @@ impl LocalModel {
             true => Network::Decoder(Decoder::load(tensors.as_ref(), &config, Mode::Inference, &device)?),
             false => Network::Encoder(Encoder::load(tensors.as_ref(), &config, Mode::Inference, &device)?),
         };
+        if let Some(length) = options.max_length {
+            let own = match &network {
+                Network::Encoder(encoder) => encoder.max_tokens(),
+                Network::Decoder(decoder) => decoder.context_length(),
+            };
+            if !(1..=own).contains(&length) {
+                let message = format!("{name}: sequences of {length} tokens are asked for, the model's have up to {own}");
+                return Err(Error::new(message).help(format!("--max-length from 1 to {own}")));
+            }
+            identity["max_length"] = json!(length);
+        }
         identity["tokenizer"] = json!(FileIdentity::of(tokenizer.path())?.sample);
         if let Network::Decoder(_) = network {
             identity["add_bos"] = json!(options.add_bos.unwrap_or(tokenizer.adds_bos()));
@@ -136,7 +149,12 @@ impl LocalModel {
 
     /// How requests become tokens.
     fn sequences(&self, decoder: &Decoder) -> Sequences<'_> {
-        self.texts.sequences(decoder.context_length())
+        self.texts.sequences(self.window(decoder.context_length()))
+    }
+
+    /// The longest sequence, where the model allows `own` tokens.
+    fn window(&self, own: usize) -> usize {
+        self.options.max_length.map_or(own, |length| length.min(own))
     }
 
     fn classify(&self, asked: &[(usize, &Request)], done: &mut dyn FnMut(usize, Answer) -> Result<()>) -> Result<()> {
@@ -149,10 +167,8 @@ impl LocalModel {
             ));
         };
         encoder.labels()?;
-        let inputs: Vec<EncoderInput> = asked
-            .iter()
-            .map(|(_, request)| self.texts.classified(request, encoder.max_tokens()))
-            .collect::<Result<_>>()?;
+        let inputs: Vec<EncoderInput> =
+            asked.iter().map(|(_, request)| self.texts.classified(request, self.window(encoder.max_tokens()))).collect::<Result<_>>()?;
         encoder.classify_all(&inputs, self.options.batch_tokens, &mut |index, logits| done(asked[index].0, Answer::Logits { logits }))
     }
 
@@ -165,7 +181,7 @@ impl LocalModel {
         let (mut items, mut owners): (Vec<Scored>, Vec<usize>) = (Vec::new(), Vec::new());
         let mut open = vec![Open { left: 0, sum: 0.0, tokens: 0, greedy: true }; asked.len()];
         for (position, (_, request)) in asked.iter().enumerate() {
-            let scored = self.texts.scored(request, decoder.context_length())?;
+            let scored = self.texts.scored(request, self.window(decoder.context_length()))?;
             open[position].left = scored.len();
             owners.extend(scored.iter().map(|_| position));
             items.extend(scored);

@@ -38,7 +38,7 @@ impl Sequences<'_> {
                 }
                 let scored_from = tokens.len();
                 tokens.extend(self.tokenizer.encode(continuation, false)?);
-                tokens.truncate(max_tokens);
+                tokens.truncate(max_tokens.min(self.window));
                 Ok((scored_from < tokens.len()).then_some(Scored { tokens, scored_from }))
             }
         }

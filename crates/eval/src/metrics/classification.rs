@@ -1,10 +1,4 @@
-//! Accuracy, F1 and Matthews' correlation of predicted labels (evaluation.md 1.1; the definitions of Hugging Face's `glue` metric).
-
-/// The share of predictions that are the gold label; NaN of no items.
-pub fn accuracy(gold: &[usize], predicted: &[Option<usize>]) -> f64 {
-    let right = gold.iter().zip(predicted).filter(|&(&gold, &predicted)| predicted == Some(gold)).count();
-    right as f64 / gold.len() as f64
-}
+//! F1 and Matthews' correlation of predicted labels (evaluation.md 1.1; the definitions of Hugging Face's `glue` metric).
 
 /// How often a binary label was predicted and right. Label 1 is positive, any other negative; no prediction counts as the wrong label.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

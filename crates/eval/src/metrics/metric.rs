@@ -18,7 +18,7 @@ pub struct Metric {
 
 /// What was measured, and the function of it. Every list has one element per item.
 #[derive(Debug, Clone)]
-enum Statistic {
+pub(super) enum Statistic {
     Mean(Vec<f64>),
     F1(Labels),
     Matthews(Labels),
@@ -30,15 +30,15 @@ enum Statistic {
 }
 
 /// Gold and predicted labels.
-type Labels = Arc<[(usize, Option<usize>)]>;
+pub(super) type Labels = Arc<[(usize, Option<usize>)]>;
 /// Gold and predicted scores.
-type Scores = Arc<(Vec<f64>, Vec<f64>)>;
+pub(super) type Scores = Arc<(Vec<f64>, Vec<f64>)>;
 /// Negative log-likelihoods, and the lengths by which their sum is divided.
-type Sums = Arc<(Vec<f64>, Vec<f64>)>;
+pub(super) type Sums = Arc<(Vec<f64>, Vec<f64>)>;
 
 /// What is made of a quotient of sums.
 #[derive(Debug, Clone, Copy)]
-enum Scale {
+pub(super) enum Scale {
     Plain,
     Exp,
     Bits,
@@ -86,15 +86,18 @@ pub enum StderrMethod {
         /// How many.
         resamples: usize,
     },
+    /// By lm-evaluation-harness, whose result it is.
+    Harness,
 }
 
 impl StderrMethod {
-    /// What the JSON output says: `sd/sqrt(n)`, `delta method`, `bootstrap (1000 resamples)`.
+    /// What the JSON output says: `sd/sqrt(n)`, `delta method`, `bootstrap (1000 resamples)`, `lm-evaluation-harness`.
     pub fn describe(self) -> String {
         match self {
             Self::Mean => "sd/sqrt(n)".to_owned(),
             Self::Delta => "delta method".to_owned(),
             Self::Bootstrap { resamples } => format!("bootstrap ({resamples} resamples)"),
+            Self::Harness => "lm-evaluation-harness".to_owned(),
         }
     }
 }
@@ -106,7 +109,7 @@ impl Serialize for StderrMethod {
 }
 
 impl Metric {
-    /// The mean of a value per item: 1 for right and 0 for wrong, a mass, a win rate, a pass@k.
+    /// The mean of a value per item: 1 for right and 0 for wrong, a mass, a win rate.
     ///
     /// # Errors
     /// There are no items. (So for all that make a metric.)
@@ -222,6 +225,10 @@ impl Metric {
     /// Its name in results.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(super) fn statistic(&self) -> &Statistic {
+        &self.statistic
     }
 
     /// Over how many items it is.

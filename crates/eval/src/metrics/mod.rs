@@ -8,18 +8,21 @@ mod choice;
 mod classification;
 mod correlation;
 mod metric;
+mod multiple;
 mod paired;
 mod perplexity;
-mod sampling;
+mod preference;
+mod resampled;
 
 pub use bootstrap::{RESAMPLES, Resamples};
 pub use choice::{Normalisation, ScoredChoice, argmax, pick, true_mass};
-pub use classification::{Confusion, accuracy};
+pub use classification::Confusion;
 pub use correlation::{pearson, ranks, spearman};
 pub use metric::{Estimate, Metric, StderrMethod};
-pub use paired::{PairedMethod, PairedTest, compare, mcnemar, paired_bootstrap};
+pub use multiple::holm;
+pub use paired::{PairedMethod, PairedTest, bootstrap_p, compare, mcnemar, paired_bootstrap};
 pub use perplexity::word_count;
-pub use sampling::{PASS_AT, Preference, pass_at_k};
+pub use preference::Preference;
 
 /// The sum over `n`; NaN of no values.
 pub(crate) fn mean(values: &[f64]) -> f64 {

@@ -89,11 +89,19 @@ pub fn paired_bootstrap(first: &Metric, second: &Metric, resamples: &Resamples) 
         _ if items[0] < 2 => None,
         _ => sample_deviation(&differences),
     };
-    let at_most = differences.iter().filter(|&&difference| difference <= 0.0).count();
-    let at_least = differences.iter().filter(|&&difference| difference >= 0.0).count();
-    let p = 2.0 * (1 + at_most.min(at_least)) as f64 / (1 + differences.len()) as f64;
-    let defined = difference.is_finite() && !differences.is_empty();
-    Ok(PairedTest { difference, stderr, p: defined.then_some(p.min(1.0)), method: PairedMethod::PairedBootstrap })
+    let p = bootstrap_p(&differences).filter(|_| difference.is_finite());
+    Ok(PairedTest { difference, stderr, p, method: PairedMethod::PairedBootstrap })
+}
+
+/// The two-sided p-value of differences over resamples, which inverts the percentile interval: see [`paired_bootstrap`]. None where none of
+/// them is a number.
+pub fn bootstrap_p(differences: &[f64]) -> Option<f64> {
+    let numbers = differences.iter().filter(|difference| !difference.is_nan());
+    let count = numbers.clone().count();
+    let at_most = numbers.clone().filter(|difference| **difference <= 0.0).count();
+    let at_least = numbers.filter(|difference| **difference >= 0.0).count();
+    let p = 2.0 * (1 + at_most.min(at_least)) as f64 / (1 + count) as f64;
+    (count > 0).then_some(p.min(1.0))
 }
 
 fn mean_error(differences: &[f64]) -> Option<f64> {

@@ -9,7 +9,9 @@ mod wikitext;
 use deltaic_checkpoint::Result;
 use serde::Deserialize;
 
-use crate::extract::Take;
+use crate::extract::{INVALID, Take};
+
+pub(crate) use read::MAX_NEW_TOKENS;
 
 pub use files::{DataFiles, DefinedFields, Malformed, Shots};
 pub use registry::{built_in, find, names};
@@ -26,9 +28,11 @@ pub struct Task {
     /// The metric that stands for the result; several: their plain mean.
     #[serde(default)]
     pub headline: Headline,
-    /// Which of two headlines is the better one.
-    #[serde(default)]
+    /// Which of two headlines is the better one: as given, else by the headline's metrics.
+    #[serde(skip)]
     pub direction: Direction,
+    #[serde(rename = "direction")]
+    given_direction: Option<Direction>,
     /// Where the items are.
     pub data: DataFiles,
     /// Solved examples before the question, for tasks that have them.
@@ -223,7 +227,7 @@ pub struct Score {
 }
 
 fn invalid() -> String {
-    "[invalid]".to_owned()
+    INVALID.to_owned()
 }
 
 /// A protocol of its own for extraction and match.

@@ -8,13 +8,17 @@ use deltaic_checkpoint::{Context, Error, Result, shorten};
 use regex::Regex;
 use serde::{Deserialize, Deserializer};
 
-use super::{ClassificationMetric, Expression, Headline, Kind, Task, Template};
+use super::{ClassificationMetric, Direction, Expression, Headline, Kind, Task, Template};
 use crate::task::ChoiceMetric;
+use crate::yaml::from_yaml;
 
 /// Greatest task file in bytes.
 const MAX_BYTES: u64 = 1 << 20;
 /// Most tokens that a task can ask for in one generation.
-const MAX_NEW_TOKENS: usize = 1 << 20;
+pub(crate) const MAX_NEW_TOKENS: usize = 1 << 20;
+/// Metrics of which the lower value is the better one.
+const LOWER: [&str; 8] =
+    ["nll", "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "no_answer", "timed_out", "unreadable"];
 
 impl<'de> Deserialize<'de> for Headline {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -69,7 +73,7 @@ impl Task {
     /// What is no YAML, an unknown or missing key (with line, and the key that was meant), a template, expression or pattern that cannot
     /// be parsed, a metric that the kind of task does not have.
     pub fn parse(name: &str, text: &str) -> Result<Self> {
-        let task: Self = serde_saphyr::from_str(text).map_err(|error| describe(name, text, &error))?;
+        let mut task: Self = from_yaml(name, text)?;
         let check = Checker { name };
         let kind = task.kind().map_err(|error| error.within(Path::new(name)))?;
         check.files(&task)?;
@@ -78,7 +82,15 @@ impl Task {
             let message = format!("{name}: the headline `{}` is no metric of this task", shorten(unknown));
             return Err(Error::new(message).help(format!("it has {}", metrics.join(", "))));
         }
+        task.direction = check.direction(&task)?;
         Ok(task)
+    }
+
+    /// Which value of a headline's metric is the better one; none for a metric that the task's file has named itself.
+    fn direction_of(&self, metric: &str) -> Option<Direction> {
+        let scores = self.generation.as_ref().map(|generation| generation.scores.as_slice()).unwrap_or_default();
+        let own = scores.iter().any(|score| score.metric == metric);
+        (!own).then_some(if LOWER.contains(&metric) { Direction::Lower } else { Direction::Higher })
     }
 }
 
@@ -89,6 +101,24 @@ struct Checker<'a> {
 impl Checker<'_> {
     fn wrong(&self, line: u64, what: &str) -> Error {
         Error::new(format!("{}:{line}: {what}", self.name))
+    }
+
+    /// The direction as given, else as the headline's metrics have it.
+    fn direction(&self, task: &Task) -> Result<Direction> {
+        let known = task.headline.0.iter().filter_map(|metric| Some((metric, task.direction_of(metric)?)));
+        let mut found = task.given_direction;
+        for (metric, direction) in known {
+            if *found.get_or_insert(direction) != direction {
+                let better = if direction == Direction::Lower { "lower" } else { "higher" };
+                let metric = shorten(metric);
+                let message = format!("{}: of `{metric}`, which is in the headline, the {better} value is the better one", self.name);
+                return Err(Error::new(message).help(match task.given_direction {
+                    Some(_) => format!("leave `direction` out, or say `direction: {better}`"),
+                    None => "a mean of metrics with both directions has none: take one of them as headline".to_owned(),
+                }));
+            }
+        }
+        Ok(found.unwrap_or_default())
     }
 
     fn templates<'t>(&self, templates: impl IntoIterator<Item = Option<&'t Template>>) -> Result<()> {
@@ -116,6 +146,9 @@ impl Checker<'_> {
             let message = format!("{}: data.columns.{}: expected a name or a number, found {value}", self.name, shorten(field));
             return Err(Error::new(message));
         }
+        if task.shots.as_ref().is_some_and(|shots| !shots.inline.is_empty() && !shots.files.is_empty()) {
+            return Err(Error::new(format!("{}: shots: expected files or inline examples, found both", self.name)));
+        }
         self.expressions([task.shots.as_ref().and_then(|shots| shots.group.as_ref())])
     }
 
@@ -132,6 +165,12 @@ impl Checker<'_> {
                 }
                 if spec.labels.as_ref().is_some_and(|labels| labels.len() < 2 || labels.iter().any(Vec::is_empty)) {
                     return Err(Error::new(format!("{}: expected at least two labels with a name each", self.name)));
+                }
+                let binary = [ClassificationMetric::F1, ClassificationMetric::Matthews];
+                let labels = spec.labels.as_ref().map_or(0, Vec::len);
+                if let Some(metric) = spec.metrics.iter().find(|metric| binary.contains(metric) && labels != 2) {
+                    let message = format!("{}: {} is a metric of two labels, found {labels}", self.name, metric.name());
+                    return Err(Error::new(message).help("take accuracy"));
                 }
                 Ok(spec.metrics.iter().map(|metric| metric.name().to_owned()).collect())
             }
@@ -204,31 +243,4 @@ impl Checker<'_> {
         }
         Err(Error::new(format!("{}: expected 1 to {MAX_NEW_TOKENS} new tokens, found {tokens}", self.name)))
     }
-}
-
-/// The message of the YAML reader in deltaic's form, with a suggestion where a key is nearly a known one.
-fn describe(name: &str, text: &str, error: &serde_saphyr::Error) -> Error {
-    let error = error.without_snippet();
-    let message = error.to_string();
-    let Some(location) = error.location() else { return Error::new(format!("{name}: {message}")) };
-    let (line, column) = (location.line(), location.column());
-    let said = message.split(" at line ").next().unwrap_or(&message);
-    let shown = text.lines().nth(line.saturating_sub(1) as usize).unwrap_or_default();
-    let number = line.to_string();
-    let caret = " ".repeat((column.saturating_sub(1) as usize).min(200));
-    let help = suggestion(said);
-    let full = format!("{name}:{line}: {said}\n  {number} | {}\n  {} | {caret}^", shorten(shown), " ".repeat(number.len()));
-    match help {
-        Some(meant) => Error::new(full).help(format!("did you mean `{meant}`?")),
-        None => Error::new(full),
-    }
-}
-
-/// Of "unknown field `x`, expected one of a, b": the known one nearest to x, if it is near.
-fn suggestion(message: &str) -> Option<String> {
-    let (unknown, expected) = message.strip_prefix("unknown ")?.split_once(", expected ")?;
-    let unknown = unknown.split('`').nth(1)?;
-    let known = expected.split([',', ' ', '`']).filter(|word| !["", "one", "of", "or"].contains(word));
-    let nearest = known.min_by_key(|known| strsim::damerau_levenshtein(unknown, known))?;
-    (strsim::damerau_levenshtein(unknown, nearest) <= 1 + unknown.len() / 4).then(|| nearest.to_owned())
 }

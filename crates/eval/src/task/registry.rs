@@ -48,13 +48,25 @@ pub fn find(name: &str) -> Result<Task> {
     if path.is_file() || name.ends_with(".yml") || name.ends_with(".yaml") {
         return Task::read(path);
     }
-    let nearest = names().min_by_key(|known| strsim::damerau_levenshtein(name, known.rsplit('/').next().unwrap_or(known)));
-    let error = Error::new(format!("{}: no such task", shorten(name)));
     let all = names().collect::<Vec<_>>().join(", ");
-    Err(match nearest {
-        Some(known) if strsim::damerau_levenshtein(name, known.rsplit('/').next().unwrap_or(known)) <= 2 => {
-            error.help(format!("did you mean `{known}`? There are {all}"))
-        }
-        _ => error.help(format!("a path to a YAML file, or one of {all}")),
+    let error = Error::new(format!("{}: no such task", shorten(name)));
+    Err(match meant(name).as_slice() {
+        [] => error.help(format!("a path to a YAML file, or one of {all}")),
+        meant => error.help(format!("did you mean {}? There are {all}", meant.join(" or "))),
     })
+}
+
+/// The tasks that a name may stand for: those that begin with it, else the nearest one, if it is near.
+fn meant(name: &str) -> Vec<String> {
+    fn last(known: &str) -> &str {
+        known.rsplit('/').next().unwrap_or(known)
+    }
+    let begun = names().filter(|known| name.len() > 1 && (known.starts_with(name) || last(known).starts_with(name)));
+    let begun: Vec<String> = begun.map(|known| format!("`{known}`")).collect();
+    if !begun.is_empty() {
+        return begun;
+    }
+    let distance = |known: &&str| strsim::damerau_levenshtein(last(name), last(known));
+    let nearest = names().min_by_key(distance).filter(|known| distance(known) <= 2);
+    nearest.map(|known| format!("`{known}`")).into_iter().collect()
 }

@@ -1,6 +1,6 @@
 //! Templates and expressions over the fields of an item: Jinja as minijinja has it, with the few filters that data sets need.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use deltaic_checkpoint::{Error, Result, shorten};
@@ -16,6 +16,8 @@ use crate::extract::python::strip;
 
 /// Most steps of one template or expression, so that none runs without end.
 const MAX_STEPS: u64 = 10_000_000;
+/// Most fields that a message names.
+const MAX_NAMES: usize = 20;
 
 /// The one environment: no loader, so that a template names no file; a field that is not there is an error, not an empty text.
 static ENVIRONMENT: LazyLock<Environment<'static>> = LazyLock::new(|| {
@@ -99,8 +101,15 @@ impl Template {
     /// # Errors
     /// A field that the item does not have, or an operation that its value does not allow.
     pub fn render(&self, values: &Value) -> Result<String> {
-        let rendered = ENVIRONMENT.template_from_str(self.source()).and_then(|template| template.render(values));
-        rendered.map_err(|error| Error::new(format!("the template `{}`: {}", shorten(self.source()), describe(&error))))
+        let template = ENVIRONMENT.template_from_str(self.source());
+        let named = || template.as_ref().map(|template| template.undeclared_variables(false)).unwrap_or_default();
+        let rendered = template.as_ref().map_err(describe).and_then(|template| {
+            template.render(values).map_err(|error| {
+                let missing = (error.kind() == ErrorKind::UndefinedError).then(|| missing(named(), values)).flatten();
+                missing.unwrap_or_else(|| describe(&error))
+            })
+        });
+        rendered.map_err(|what| Error::new(format!("the template `{}`: {what}", shorten(self.source()))))
     }
 }
 
@@ -131,9 +140,16 @@ impl Expression {
     /// A field that the item does not have, or an operation that its value does not allow.
     pub fn evaluate(&self, values: &Value) -> Result<Value> {
         let failed = |what: &str| Error::new(format!("the expression `{}`: {what}", shorten(self.source())));
-        let value = ENVIRONMENT.compile_expression(self.source()).and_then(|expression| expression.eval(values));
-        let value = value.map_err(|error| failed(&describe(&error)))?;
-        if value.is_undefined() { Err(failed("there is no such field")) } else { Ok(value) }
+        let expression = ENVIRONMENT.compile_expression(self.source()).map_err(|error| failed(&describe(&error)))?;
+        let lacks = || missing(expression.undeclared_variables(false), values);
+        match expression.eval(values) {
+            Ok(value) if value.is_undefined() => Err(failed(lacks().as_deref().unwrap_or("there is no such field"))),
+            Ok(value) => Ok(value),
+            Err(error) => {
+                let missing = (error.kind() == ErrorKind::UndefinedError).then(lacks).flatten();
+                Err(failed(&missing.unwrap_or_else(|| describe(&error))))
+            }
+        }
     }
 
     /// The value as a list of texts.
@@ -160,6 +176,24 @@ impl Expression {
             Error::new(format!("the expression `{}`: expected an index below {count}, found {value}", shorten(self.source())))
         })
     }
+}
+
+/// Which of the fields that are named an item lacks, and which it has; none where none of them is missing.
+fn missing(named: HashSet<String>, values: &Value) -> Option<String> {
+    let there: BTreeSet<String> = values.try_iter().ok()?.map(|name| name.to_string()).collect();
+    let is_global = |name: &str| ENVIRONMENT.globals().any(|(global, _)| global == name);
+    let missing: BTreeSet<String> = named.into_iter().filter(|name| !there.contains(name) && !is_global(name)).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let list = |names: BTreeSet<String>| {
+        let mut shown: Vec<String> = names.iter().take(MAX_NAMES).map(|name| format!("`{}`", shorten(name))).collect();
+        if names.len() > MAX_NAMES {
+            shown.push("…".to_owned());
+        }
+        shown.join(", ")
+    };
+    Some(format!("there is no field {}; there are {}", list(missing), list(there)))
 }
 
 fn describe(error: &minijinja::Error) -> String {

@@ -271,3 +271,28 @@ fn calls_have_openais_parameters() {
     });
     assert_eq!(seen.body, expected);
 }
+
+#[test]
+fn a_server_that_wants_the_newer_name_of_the_limit_gets_it() {
+    let refusal = r#"{"error": {"message": "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead."}}"#;
+    let server = Server::start(move |seen| match seen.body.get("max_tokens") {
+        Some(_) => Reply::Status(400, "", refusal.to_owned()),
+        None => Reply::Answer,
+    });
+    let chat = |text: &str| Request::Generate {
+        prompt: Prompt::Chat(vec![Message { role: "user".to_owned(), content: text.to_owned() }]),
+        max_new_tokens: 16,
+        stop: vec![],
+        temperature: 0.0,
+        top_p: 1.0,
+        seed: 0,
+    };
+    let mut options = patient(&server);
+    options.concurrency = 1;
+    let answers = answers(&Endpoint::new(options).unwrap(), &[chat("a"), chat("b"), chat("c")]).unwrap();
+    assert_eq!(text(&answers[2]), text_after("c"));
+    // The first call is made twice, the others once.
+    let asked = server.asked();
+    assert_eq!(asked.len(), 4);
+    assert!(asked[1..].iter().all(|seen| seen.body["max_completion_tokens"] == 16), "{asked:?}");
+}

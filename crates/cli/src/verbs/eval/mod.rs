@@ -4,17 +4,15 @@ mod models;
 mod show;
 mod wanted;
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use deltaic_checkpoint::{Context, Error, Result};
-use deltaic_eval::{Evaluation, RunOptions, TaskResult, harness_results, task};
+use deltaic_checkpoint::Result;
+use deltaic_eval::{Evaluation, RunOptions, TaskResult, harness_results};
 
 use crate::arguments::Eval;
 use crate::messages::{Messages, print};
+use crate::output_file::OutputFile;
 use crate::progress::Items;
 use wanted::Wanted;
 
@@ -43,8 +41,13 @@ pub fn run(arguments: &Eval, messages: &Messages) -> Result<()> {
 
 /// Runs every task on every model: a model is opened once, and gone before the next is opened.
 fn evaluate(wanted: &Wanted<'_>, cancel: &Arc<AtomicBool>, messages: &Messages, results: &mut Vec<TaskResult>) -> Result<()> {
-    let judge = models::open_judge(wanted, cancel)?;
-    let executor = wanted.executes.then(|| models::open_sandbox(wanted.arguments)).transpose()?;
+    // What would stop the files from being written is said before the work.
+    let mut records = wanted.arguments.records.as_deref().map(|path| OutputFile::begin(path, wanted.arguments.force)).transpose()?;
+    let mut generations =
+        wanted.arguments.generations.as_deref().map(|path| OutputFile::begin(path, wanted.arguments.force)).transpose()?;
+    let answers = models::open_answers(wanted.arguments)?;
+    let judge = models::open_judge(wanted, &answers, cancel)?;
+    let executor = wanted.executes.then(|| models::open_sandbox(wanted.arguments, messages)).transpose()?;
     let bar = Items::new(messages.is_quiet());
     let progress = |progress| bar.update(progress);
     let options = RunOptions {
@@ -55,6 +58,7 @@ fn evaluate(wanted: &Wanted<'_>, cancel: &Arc<AtomicBool>, messages: &Messages, 
         seed: wanted.arguments.seed,
         system: wanted.arguments.system.clone(),
         as_chat: wanted.arguments.chat,
+        max_new_tokens: wanted.arguments.max_new_tokens,
         executor: executor.as_ref().map(|executor| executor as _),
         judge: judge.as_deref(),
         reference: wanted.arguments.judge.reference.as_deref(),
@@ -64,32 +68,25 @@ fn evaluate(wanted: &Wanted<'_>, cancel: &Arc<AtomicBool>, messages: &Messages, 
     // All data is read before the first model is: what is missing is said at once.
     let read = |task| Evaluation::read(task, wanted.arguments.data.as_deref(), &options);
     let mut evaluations: Vec<Evaluation<'_>> = wanted.tasks.iter().map(read).collect::<Result<_>>()?;
-    let mut records = wanted.arguments.records.as_deref().map(|path| create(path).map(|file| (path, file))).transpose()?;
+    if generations.is_some() {
+        evaluations.iter().try_for_each(|evaluation| evaluation.check_generations().map(drop))?;
+    }
     for source in &wanted.models {
-        let backend = models::open(source, wanted.arguments, messages, cancel)?;
-        for (task, evaluation) in wanted.tasks.iter().zip(&mut evaluations) {
-            bar.begin(&format!("{} {}", backend.name(), task.task));
+        let backend = models::open(source, wanted.arguments, &answers, messages, cancel)?;
+        for evaluation in &mut evaluations {
+            bar.begin(&format!("{} {}", backend.name(), evaluation.task().task));
             let result = evaluation.run(&*backend);
             bar.finish();
             let result = result?;
-            if let Some((path, out)) = &mut records {
-                result.write_records(out).and_then(|()| out.flush()).context("writing the records", path)?;
+            if let Some(out) = &mut records {
+                out.write(|file| result.write_records(file))?;
             }
-            if let Some(path) = &wanted.arguments.generations {
-                write_generations(task, &result, path)?;
+            if let Some(out) = &mut generations {
+                let text = result.generations(evaluation.check_generations()?)?;
+                out.write(|file| file.write_all(text.as_bytes()))?;
             }
             results.push(result);
         }
     }
-    Ok(())
-}
-
-fn create(path: &Path) -> Result<BufWriter<File>> {
-    Ok(BufWriter::new(File::create(path).context("making the file", path)?))
-}
-
-fn write_generations(task: &task::Task, result: &TaskResult, path: &Path) -> Result<()> {
-    let form = task.generation.as_ref().and_then(|generation| generation.file);
-    let form = form.ok_or_else(|| Error::new(format!("{}: the task has no form of a file of generations", task.task)))?;
-    std::fs::write(path, result.generations(form)).context("writing the generations", path)
+    records.into_iter().chain(generations).try_for_each(OutputFile::finish)
 }

@@ -1,8 +1,8 @@
 //! Opening what answers: a model of this machine, a recipe's merge, a server; the judge; the sandbox.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use deltaic_checkpoint::{ModelReference, Result};
 use deltaic_eval::{
@@ -10,27 +10,47 @@ use deltaic_eval::{
 };
 use deltaic_merge::recipe::{Document, UnknownPolicy, parse};
 use deltaic_merge::{MergeOptions, MergedInMemory, PlanOptions};
-use deltaic_sandbox::{Limits, Sandbox, Settings};
+use deltaic_sandbox::{Confinement, Sandbox, Settings};
 
 use super::wanted::{Source, Wanted};
 use crate::arguments::Eval;
 use crate::messages::Messages;
 
+/// The file of answers, which models and judge share.
+pub type Answers = Option<Arc<Mutex<AnswerFile>>>;
+
+/// Opens the file of answers, where the arguments name one.
+pub fn open_answers(arguments: &Eval) -> Result<Answers> {
+    let file = arguments.cache.as_deref().map(AnswerFile::open).transpose()?;
+    Ok(file.map(|file| Arc::new(Mutex::new(file))))
+}
+
 /// Opens a model.
-pub fn open(source: &Source, arguments: &Eval, messages: &Messages, cancel: &Arc<AtomicBool>) -> Result<Box<dyn Backend>> {
-    let head_from = || arguments.head_from.as_deref().map(local_source).transpose();
+pub fn open(
+    source: &Source,
+    arguments: &Eval,
+    answers: &Answers,
+    messages: &Messages,
+    cancel: &Arc<AtomicBool>,
+) -> Result<Box<dyn Backend>> {
+    let local = |source| {
+        let head = arguments.local.head_from.as_deref().map(local_source).transpose()?;
+        LocalModel::load(source, head, local_options(arguments))
+    };
     match source {
         Source::Served(name) => {
             let url = arguments.endpoint.endpoint.as_deref().unwrap_or_default();
-            keep_answers(endpoint(url, name, arguments, cancel)?, arguments)
+            Ok(keep_answers(endpoint(url, name, arguments, cancel)?, answers))
         }
-        Source::Local(model) => {
-            keep_answers(LocalModel::load(local_source(model)?, head_from()?, LocalOptions::default())?.named(model), arguments)
-        }
-        Source::Recipe(path) => {
-            keep_answers(LocalModel::load(merged(path, messages, cancel)?, head_from()?, LocalOptions::default())?, arguments)
-        }
+        Source::Local(model) => Ok(keep_answers(local(local_source(model)?)?.named(model), answers)),
+        Source::Recipe(path) => Ok(keep_answers(local(merged(path, messages, cancel)?)?, answers)),
     }
+}
+
+fn local_options(arguments: &Eval) -> LocalOptions {
+    let local = &arguments.local;
+    let batch_tokens = local.batch_tokens.map_or(LocalOptions::default().batch_tokens, |tokens| tokens as usize);
+    LocalOptions { add_bos: local.add_bos, batch_tokens, max_length: local.max_length }
 }
 
 /// A recipe's merge, made in memory and in f32: nothing of it is written, and nothing is rounded to the dtype that it would be written in.
@@ -50,18 +70,26 @@ fn local_source(model: &str) -> Result<LocalSource> {
 }
 
 /// Opens the judge, where the arguments name one.
-pub fn open_judge(wanted: &Wanted<'_>, cancel: &Arc<AtomicBool>) -> Result<Option<Box<dyn Backend>>> {
+pub fn open_judge(wanted: &Wanted<'_>, answers: &Answers, cancel: &Arc<AtomicBool>) -> Result<Option<Box<dyn Backend>>> {
     let judge = &wanted.arguments.judge;
     let (Some(url), Some(model)) = (&judge.judge_endpoint, &judge.judge_model) else { return Ok(None) };
-    Ok(Some(Box::new(endpoint(url, model, wanted.arguments, cancel)?)))
+    Ok(Some(keep_answers(endpoint(url, model, wanted.arguments, cancel)?, answers)))
 }
 
 /// Makes the sandbox for programs.
-pub fn open_sandbox(arguments: &Eval) -> Result<SandboxedPython> {
+pub fn open_sandbox(arguments: &Eval, messages: &Messages) -> Result<SandboxedPython> {
     let execution = &arguments.execution;
-    let limits = Limits { seconds: execution.exec_timeout, ..Limits::default() };
-    let settings = Settings { limits, unsafe_exec: execution.unsafe_exec, ..Settings::default() };
-    Ok(SandboxedPython { sandbox: Sandbox::new(settings)?, workers: usize::from(execution.exec_workers) })
+    let mut settings = Settings::default();
+    settings.limits.seconds = execution.exec_timeout.unwrap_or(settings.limits.seconds);
+    settings.confinement = if execution.unsafe_exec { Confinement::WherePossible } else { Confinement::Required };
+    if let Some(python) = &execution.python {
+        settings.python.clone_from(python);
+    }
+    let sandbox = Sandbox::new(settings)?;
+    if let Some(why) = sandbox.unconfined_because() {
+        messages.warning(&format!("programs that models write are run without a sandbox, with all that you may do: {why}"));
+    }
+    Ok(SandboxedPython { sandbox, workers: usize::from(execution.exec_workers.unwrap_or(2)) })
 }
 
 fn endpoint(url: &str, model: &str, arguments: &Eval, cancel: &Arc<AtomicBool>) -> Result<Endpoint> {
@@ -70,9 +98,9 @@ fn endpoint(url: &str, model: &str, arguments: &Eval, cancel: &Arc<AtomicBool>) 
     Endpoint::new(EndpointOptions { api_key, concurrency, cancel: Arc::clone(cancel), ..EndpointOptions::new(url, model) })
 }
 
-fn keep_answers<B: Backend + 'static>(backend: B, arguments: &Eval) -> Result<Box<dyn Backend>> {
-    match &arguments.cache {
-        None => Ok(Box::new(backend)),
-        Some(path) => Ok(Box::new(Cached::new(backend, AnswerFile::open(path)?))),
+fn keep_answers<B: Backend + 'static>(backend: B, answers: &Answers) -> Box<dyn Backend> {
+    match answers {
+        None => Box::new(backend),
+        Some(file) => Box::new(Cached::sharing(backend, Arc::clone(file))),
     }
 }

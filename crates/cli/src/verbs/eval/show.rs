@@ -28,7 +28,8 @@ pub fn as_json(results: &[TaskResult]) -> Result<String> {
     Ok(format!("{json:#}\n"))
 }
 
-/// A table for each task, with a line for each model, and the tests of models against each other.
+/// A table for each task, with a line for each model; the tests of models against each other; then, where there are several tasks, the
+/// headlines of all in one table.
 pub fn as_text(results: &[TaskResult]) -> Result<String> {
     let mut text = String::new();
     let mut shown = BTreeSet::new();
@@ -48,8 +49,35 @@ pub fn as_text(results: &[TaskResult]) -> Result<String> {
             vec![test.task.clone(), format!("{} - {}", test.first, test.second), difference, p]
         });
         text += &table(&["task", "models", "difference", "p"], &[2, 3], rows);
+        text.push('\n');
+    }
+    if shown.len() > 1 {
+        text += &headlines(results);
     }
     Ok(text.trim_end().to_owned() + "\n")
+}
+
+/// A line for each model, a column for each task, both in the order of the results.
+fn headlines(results: &[TaskResult]) -> String {
+    let (mut models, mut tasks): (Vec<&str>, Vec<&str>) = (Vec::new(), Vec::new());
+    for TaskResult { model, task, .. } in results {
+        if !models.contains(&model.as_str()) {
+            models.push(model);
+        }
+        if !tasks.contains(&task.as_str()) {
+            tasks.push(task);
+        }
+    }
+    let cell = |model: &str, task: &str| {
+        let found = results.iter().find(|result| result.model == model && result.task == task);
+        found.and_then(|result| result.headline.as_ref()).map_or("-".to_owned(), estimate)
+    };
+    let rows = models.iter().map(|model| [(*model).to_owned()].into_iter().chain(tasks.iter().map(|task| cell(model, task))).collect());
+    let lower = |task: &str| results.iter().any(|result| result.task == task && result.direction == Direction::Lower);
+    let label = |task: &&str| if lower(task) { format!("{task} (lower is better)") } else { (*task).to_owned() };
+    let header: Vec<String> = ["headline".to_owned()].into_iter().chain(tasks.iter().map(label)).collect();
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    table(&header, &(1..header.len()).collect::<Vec<_>>(), rows)
 }
 
 fn task_table(results: &[&TaskResult]) -> String {
@@ -67,7 +95,7 @@ fn task_table(results: &[&TaskResult]) -> String {
         let metric =
             |name: &&str| result.metrics.iter().find(|(known, _)| known == name).map_or("-".to_owned(), |(_, value)| estimate(value));
         let headline = result.headline.as_ref().map_or("-".to_owned(), estimate);
-        let seconds = if result.seconds > 0.0 { format!("{:.1}", result.seconds) } else { "-".to_owned() };
+        let seconds = result.seconds.map_or("-".to_owned(), |seconds| format!("{seconds:.1}"));
         let head = [result.model.clone(), result.items.to_string(), headline];
         head.into_iter().chain(metrics.iter().map(metric)).chain([seconds]).collect()
     });

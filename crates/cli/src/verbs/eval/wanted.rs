@@ -52,9 +52,58 @@ impl<'a> Wanted<'a> {
                 }
             }
         }
-        let executes = !only_read && tasks.iter().any(|task| task.generation.as_ref().is_some_and(|generation| generation.code.is_some()));
-        Ok(Self { arguments, tasks, models, executes, shots, shots_file })
+        let executes = !only_read && tasks.iter().any(executes);
+        let wanted = Self { arguments, tasks, models, executes, shots, shots_file };
+        wanted.check_used()?;
+        Ok(wanted)
     }
+
+    /// An option that no model and no task has a use for is a mistake: its user expects something of it.
+    fn check_used(&self) -> Result<()> {
+        let arguments = self.arguments;
+        let (local, execution) = (&arguments.local, &arguments.execution);
+        let runs = !self.models.is_empty();
+        let runs_here = self.models.iter().any(|model| !matches!(model, Source::Served(_)));
+        let any = |used: &dyn Fn(&Task) -> bool| runs && self.tasks.iter().any(used);
+        let (judged, classifies) = (any(&|task| task.pairwise_judge.is_some()), any(&|task| task.classification.is_some()));
+        let has_shots = any(&|task| task.shots.as_ref().is_some_and(|shots| self.shots.unwrap_or(shots.count) > 0));
+        let of_no_model = "results that are only read";
+        let options = [
+            ("--records", arguments.records.is_some(), runs, of_no_model),
+            ("--generations", arguments.generations.is_some(), runs, of_no_model),
+            ("--cache", arguments.cache.is_some(), runs, of_no_model),
+            (
+                "--force",
+                arguments.force,
+                arguments.records.is_some() || arguments.generations.is_some(),
+                "a run without --records or --generations",
+            ),
+            ("--seed", arguments.seed.is_some(), has_shots, "tasks without solved examples (--shots K)"),
+            ("--reference", arguments.judge.reference.is_some(), judged, "tasks without a judge"),
+            ("--judge-endpoint", arguments.judge.judge_endpoint.is_some(), judged, "tasks without a judge"),
+            ("--exec-timeout", execution.exec_timeout.is_some(), self.executes, "tasks that run no programs"),
+            ("--exec-workers", execution.exec_workers.is_some(), self.executes, "tasks that run no programs"),
+            ("--python", execution.python.is_some(), self.executes, "tasks that run no programs"),
+            ("--unsafe-exec", execution.unsafe_exec, self.executes, "tasks that run no programs"),
+            (
+                "--head-from",
+                local.head_from.is_some(),
+                runs_here && classifies,
+                "tasks without a classification head, or models of a server",
+            ),
+            ("--add-bos", local.add_bos.is_some(), runs_here, "models of a server"),
+            ("--max-length", local.max_length.is_some(), runs_here, "models of a server"),
+            ("--batch-tokens", local.batch_tokens.is_some(), runs_here, "models of a server"),
+        ];
+        match options.into_iter().find(|(_, given, used, _)| *given && !used) {
+            None => Ok(()),
+            Some((option, .., what)) => Err(Error::new(format!("{option} has no effect on {what}")).help("leave it out")),
+        }
+    }
+}
+
+fn executes(task: &Task) -> bool {
+    task.generation.as_ref().is_some_and(|generation| generation.code.is_some())
 }
 
 /// The one place where it is decided what a model argument is.
