@@ -1,47 +1,23 @@
 //! Statistics of tiny models against their definitions, computed by torch in f64 (`statistics/expected.py`, recorded), and what a run that is
 //! stopped leaves.
 
-use std::collections::{BTreeMap, HashMap};
+mod statistics;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use candle_core::{Device, Tensor};
-use deltaic_checkpoint::{Checkpoint, DType, TensorSource, Window};
-use deltaic_eval::LocalSource;
+use deltaic_checkpoint::{DType, TensorSource, Window};
 use deltaic_merge::recipe::{FisherBatch, FisherSettings, GramSettings, Padding, Targets};
 use deltaic_study::statistics::{
     Example, Examples, StatisticsKind, StatisticsModel, StatisticsOptions, StatisticsSettings, compute, open_statistics, write,
 };
 use serde_json::Value;
+use statistics::expected;
 use tempfile::TempDir;
 
-fn expected() -> Value {
-    serde_json::from_str(include_str!("statistics/expected.json")).unwrap()
-}
-
-/// A model of the recorded configuration with the weights of the script's formula.
 fn model(expected: &Value, name: &str) -> StatisticsModel {
-    let folder = tempfile::tempdir().unwrap();
-    let recorded = &expected["models"][name];
-    let shapes: BTreeMap<String, Vec<usize>> = serde_json::from_value(recorded["tensors"].clone()).unwrap();
-    let tensors: HashMap<String, Tensor> = shapes
-        .into_iter()
-        .enumerate()
-        .map(|(number, (name, shape))| {
-            let centre = if shape.len() == 1 && name.ends_with("weight") { 1.0 } else { 0.0 };
-            let value = |k: usize| (centre + 0.4 * (1.0 + 0.37 * k as f64 + 17.0 * number as f64).sin()) as f32;
-            let values: Vec<f32> = (0..shape.iter().product()).map(value).collect();
-            (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
-        })
-        .collect();
-    candle_core::safetensors::save(&tensors, folder.path().join("model.safetensors")).unwrap();
-    std::fs::write(folder.path().join("config.json"), recorded["config"].to_string()).unwrap();
-    let Checkpoint { config, .. } = Checkpoint::open(folder.path()).unwrap();
-    let tensors = Box::new(Checkpoint::open(folder.path()).unwrap());
-    // The file stays open; the folder may go.
-    let source = LocalSource { name: name.to_owned(), id: name.to_owned(), tensors, config, tokenizer: folder.path().to_owned() };
-    StatisticsModel::new(source, None).unwrap()
+    statistics::model(expected, name, Path::new("no tokenizer"))
 }
 
 fn texts(expected: &Value) -> Vec<Example> {
@@ -125,8 +101,7 @@ fn sampled_targets_give_the_expectation_under_the_model() {
 
 /// What is in a folder.
 fn names(folder: &TempDir) -> Vec<String> {
-    let mut names: Vec<String> =
-        folder.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = folder.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -150,11 +125,9 @@ fn a_run_that_was_stopped_goes_on_to_the_same_bytes() {
     let cancel = AtomicBool::new(false);
     let gram = StatisticsSettings::Gram(GramSettings { padding: Padding::Include, batch_size: Some(2) });
     // The sums of Gram matrices with their passes: 12 * 12 * 8 bytes are one, 20 * 20 * 8 another.
-    for (settings, memory, stops) in [
-        (fisher(0, Targets::Empirical), 0, &[1, 7, 39][..]),
-        (fisher(3, Targets::Empirical), 0, &[6, 39]),
-        (gram, 3200, &[2, 40, 44, 100]),
-    ] {
+    for (settings, memory, stops) in
+        [(fisher(0, Targets::Empirical), 0, &[1, 7, 39][..]), (fisher(3, Targets::Empirical), 0, &[6, 39]), (gram, 3200, &[2, 40, 44, 100])]
+    {
         let (model, folder) = (model(&expected, "bert-3"), tempfile::tempdir().unwrap());
         let (whole, pieces) = (folder.path().join("whole"), folder.path().join("pieces"));
         // Noted down after every step, too.
@@ -213,6 +186,10 @@ fn nothing_is_overwritten_but_by_force_and_damaged_notes_are_said() {
     std::fs::remove_file(folder.path().join("stats.safetensors.deltaic-partial")).unwrap();
     write(&model, &examples, &settings, &out, &StatisticsOptions::new(&cancel)).unwrap();
     assert!(std::fs::read(&out).unwrap() == made);
+    assert_eq!(names(&folder), ["stats.safetensors"]);
+    // What fails before anything was noted down leaves nothing.
+    let wrong = Examples::new(vec![Example::new(vec![1, 300], Vec::new(), Some(0.0), 0)], 0).unwrap();
+    write(&model, &wrong, &settings, &folder.path().join("other"), &StatisticsOptions::new(&cancel)).unwrap_err();
     assert_eq!(names(&folder), ["stats.safetensors"]);
 }
 

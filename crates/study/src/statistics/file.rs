@@ -25,10 +25,15 @@ pub(crate) struct StatisticsFile {
     force: bool,
     /// What tells the work of this run from that of another.
     fingerprint: String,
+    /// Whether there is a note of its work beside it, this run's or another's.
+    noted: bool,
 }
 
-/// An error where something is at `out` that must not be replaced.
-pub(crate) fn check_free(out: &Path, force: bool) -> Result<()> {
+/// Whether a file may be made at `out`.
+///
+/// # Errors
+/// Something is there that is not to be replaced (without `force`), or a folder.
+pub fn check_free(out: &Path, force: bool) -> Result<()> {
     if out.is_dir() {
         return Err(Error::new(format!("{}: a folder, not a file", out.display())).help("name the file to be made: -o stats.safetensors"));
     }
@@ -51,12 +56,14 @@ impl StatisticsFile {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(Error::new(format!("{}: another run is at work on it", out.display())).help("wait for it, or choose another name"));
+                return Err(
+                    Error::new(format!("{}: another run is at work on it", out.display())).help("wait for it, or choose another name")
+                );
             }
             Err(TryLockError::Error(error)) => return Err(error).context("locking", &path),
         }
         let fingerprint = serde_json::json!({"deltaic": env!("CARGO_PKG_VERSION"), "metadata": metadata}).to_string();
-        Ok(Self { out: out.to_owned(), file, layout, force, fingerprint })
+        Ok(Self { out: out.to_owned(), file, layout, force, fingerprint, noted: false })
     }
 
     fn partial(&self) -> PathBuf {
@@ -81,6 +88,14 @@ impl StatisticsFile {
         Ok(self.layout.file_bytes())
     }
 
+    /// Leaves nothing where nothing was noted down that a run could go on with.
+    pub fn abandon(self) {
+        if !self.noted {
+            // The error that led here is the one to be said.
+            let _ = fs::remove_file(self.partial());
+        }
+    }
+
     /// Writes the header of a file of zeros.
     fn start(&self) -> Result<()> {
         let path = self.partial();
@@ -91,8 +106,11 @@ impl StatisticsFile {
     }
 
     fn of_another_run(&self) -> Error {
-        Error::new(format!("{}: what lies there is of another run: of another model, other data or other options", self.progress().display()))
-            .help("go on with that run, remove it, choose another name for the output, or discard it with --force")
+        Error::new(format!(
+            "{}: what lies there is of another run: of another model, other data or other options",
+            self.progress().display()
+        ))
+        .help("go on with that run, remove it, choose another name for the output, or discard it with --force")
     }
 }
 
@@ -109,6 +127,7 @@ impl Store for StatisticsFile {
         let passes_said: Vec<String> = passes.iter().map(|pass| pass.end.to_string()).collect();
         self.fingerprint = format!("{} passes {}", self.fingerprint, passes_said.join(","));
         let whole = self.file.metadata().is_ok_and(|metadata| metadata.len() == self.layout.file_bytes());
+        self.noted = self.progress().symlink_metadata().is_ok();
         match progress::read(&self.progress(), specs, passes, &self.fingerprint)? {
             Note::None => {}
             Note::Own(resumed) if whole => return Ok(resumed),
@@ -117,6 +136,7 @@ impl Store for StatisticsFile {
             Note::Other if self.force => progress::remove(&self.progress())?,
             Note::Other => return Err(self.of_another_run()),
         }
+        self.noted = false;
         self.start()?;
         Ok(Resumed { pass: 0, step: 0, slots: None })
     }
@@ -124,7 +144,9 @@ impl Store for StatisticsFile {
     fn note(&mut self, pass: usize, step: usize, slots: Option<&PassSlots>) -> Result<()> {
         // What is noted down as finished is on the disk before.
         self.file.sync_data().context("syncing", &self.partial())?;
-        progress::write(&self.progress(), &self.fingerprint, pass, step, slots)
+        progress::write(&self.progress(), &self.fingerprint, pass, step, slots)?;
+        self.noted = true;
+        Ok(())
     }
 
     fn finish(&mut self, names: &[String], bytes: Vec<u8>) -> Result<()> {

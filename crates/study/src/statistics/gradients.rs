@@ -1,7 +1,7 @@
 //! Gradients of a model, added to sums of squares.
 
 use candle_core::backprop::GradStore;
-use candle_core::{D, Storage, Tensor, Var};
+use candle_core::{D, Storage, Tensor, Var, WithDType};
 use deltaic_checkpoint::Result;
 use deltaic_lm::Computed;
 
@@ -17,16 +17,16 @@ pub(crate) fn add_squares(parameters: &[Var], slots: &mut PassSlots, weight: f64
     Ok(())
 }
 
-/// Hands over a tensor's f32 elements in row-major order, where it can without a copy.
-fn with_values(tensor: &Tensor, take: impl FnOnce(&[f32])) -> Result<()> {
+/// Hands over a tensor's elements in row-major order, where it can without a copy.
+pub(crate) fn with_values<T: WithDType>(tensor: &Tensor, take: impl FnOnce(&[T])) -> Result<()> {
     {
         let (storage, layout) = tensor.storage_and_layout();
         if let (Storage::Cpu(storage), Some((start, end))) = (&*storage, layout.contiguous_offsets()) {
-            take(&storage.as_slice::<f32>().computed()?[start..end]);
+            take(&storage.as_slice::<T>().computed()?[start..end]);
             return Ok(());
         }
     }
-    take(&tensor.flatten_all().and_then(|flat| flat.to_vec1::<f32>()).computed()?);
+    take(&tensor.flatten_all().and_then(|flat| flat.to_vec1::<T>()).computed()?);
     Ok(())
 }
 

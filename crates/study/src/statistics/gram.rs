@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use candle_core::{D, DType, Tensor, TensorId};
+use candle_core::{D, DType, Device, Tensor, TensorId};
 use deltaic_checkpoint::Result;
 use deltaic_lm::{Computed, EncoderOutput, Mode, Observer, Pass};
 use deltaic_merge::recipe::{GramSettings, Padding};
 
 use super::examples::{Batch, Example, Width};
+use super::gradients::with_values;
 use super::model::{Network, StatisticsModel};
 use super::run::Work;
 use super::slots::{PassSlots, SlotSpec};
@@ -98,8 +99,7 @@ impl Work for Gram<'_> {
             Padding::Include => None,
             Padding::Exclude => Some((0..).zip(&batch.attended).filter(|(_, attended)| **attended).map(|(row, _)| row).collect()),
         };
-        let all = batch.attended.len();
-        let mut collector = Collector { layers: &self.layers, slots, rows, all, done: BTreeSet::new() };
+        let mut collector = Collector { layers: &self.layers, slots, rows, done: BTreeSet::new() };
         run(&self.network, &batch, self.head.as_deref(), &mut collector)
     }
 }
@@ -128,8 +128,6 @@ struct Collector<'a> {
     slots: &'a mut PassSlots,
     /// The rows that count, where not all do.
     rows: Option<Vec<u32>>,
-    /// Rows of the batch: sequences times width.
-    all: usize,
     /// The specs whose inputs have been added.
     done: BTreeSet<usize>,
 }
@@ -140,26 +138,22 @@ impl Observer for Collector<'_> {
         let Some(slot) = self.slots.get_mut(spec).filter(|_| self.done.insert(spec)) else { return Ok(()) };
         // A pooler or a head reads one row of each sequence, which is never padding.
         let by_token = input.rank() == 3;
-        debug_assert!(!by_token || input.elem_count() == self.all * input.dim(D::Minus1).unwrap_or(0));
-        let rows = self.rows.as_ref().filter(|_| by_token);
-        let (gram, count) = gram(input, rows).computed()?;
-        slot.add(&gram, count as u64);
-        Ok(())
+        let (gram, count) = gram(input, self.rows.as_deref().filter(|_| by_token)).computed()?;
+        with_values(&gram, |values| slot.add(values, count as u64))
     }
 }
 
-/// `X^T X` over the given rows of `[.., in]`, row by row in f64, and how many rows these are. Products of f32 are exact in f64, so the sums are as
-/// good as none of f32 could be.
-fn gram(input: &Tensor, rows: Option<&Vec<u32>>) -> candle_core::Result<(Vec<f64>, usize)> {
+/// `X^T X` `[in, in]` in f64 over the given rows of `[.., in]`, and how many rows these are. In f64 products of f32 are exact, and sums of any
+/// number of rows are good to far more digits than are stored.
+fn gram(input: &Tensor, rows: Option<&[u32]>) -> candle_core::Result<(Tensor, usize)> {
     let x = input.reshape(((), input.dim(D::Minus1)?))?;
     let x = match rows {
-        Some(rows) => x.index_select(&Tensor::new(rows.as_slice(), x.device())?, 0)?,
+        Some(rows) => x.index_select(&Tensor::new(rows, x.device())?, 0)?,
         None => x,
     };
     // Not every device has f64.
-    let x = x.to_device(&candle_core::Device::Cpu)?.to_dtype(DType::F64)?;
-    let gram = x.t()?.matmul(&x)?;
-    Ok((gram.flatten_all()?.to_vec1()?, x.dim(0)?))
+    let x = x.to_device(&Device::Cpu)?.to_dtype(DType::F64)?;
+    Ok((x.t()?.matmul(&x)?, x.dim(0)?))
 }
 
 /// A linear layer.

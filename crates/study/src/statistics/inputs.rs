@@ -66,6 +66,8 @@ fn numbers(file: &SafetensorsFile, path: &Path, name: &str, shape: &[usize]) -> 
         DType::U32 => fours().map(|bytes| f64::from(u32::from_le_bytes(bytes))).collect(),
         DType::F32 => fours().map(|bytes| f64::from(f32::from_le_bytes(bytes))).collect(),
         DType::U8 | DType::Bool => bytes.iter().map(|&byte| f64::from(byte)).collect(),
-        other => return Err(wrong(path, name, &format!("expected I64, I32, U32, F32, F64, U8 or BOOL, found {}", other.safetensors_name()))),
+        other => {
+            return Err(wrong(path, name, &format!("expected I64, I32, U32, F32, F64, U8 or BOOL, found {}", other.safetensors_name())));
+        }
     }))
 }

@@ -12,6 +12,7 @@ mod gram;
 mod inputs;
 mod memory;
 mod model;
+mod of_recipe;
 mod permutation;
 mod progress;
 mod run;
@@ -25,8 +26,11 @@ use deltaic_checkpoint::{DType, Result};
 
 pub use about::{About, StatisticsKind, StatisticsSettings, open_statistics};
 pub use examples::{Example, Examples};
+pub use file::check_free;
 pub use memory::Statistics;
+pub(crate) use model::Network;
 pub use model::StatisticsModel;
+pub use of_recipe::of_recipe;
 pub use permutation::permutation;
 pub use run::{StatisticsOptions, StatisticsProgress};
 pub use tasks::DOCUMENT_TOKENS;
@@ -79,7 +83,10 @@ pub fn write(
     let mut work = work(model, examples, settings)?;
     let shapes = shapes(model, settings, work.as_ref());
     let mut store = file::StatisticsFile::begin(out, &shapes, &about::metadata(model, examples, settings), options.force)?;
-    make(work.as_mut(), settings, &mut store, options)?;
+    if let Err(error) = make(work.as_mut(), settings, &mut store, options) {
+        store.abandon();
+        return Err(error);
+    }
     Ok(StatisticsWritten { bytes: store.publish()?, tensors: shapes.len(), examples: examples.list.len() })
 }
 

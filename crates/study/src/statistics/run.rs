@@ -24,9 +24,12 @@ pub struct StatisticsOptions<'a> {
 }
 
 impl<'a> StatisticsOptions<'a> {
-    /// 4 GiB of sums, a note every 30 seconds, nothing replaced, nothing told.
+    /// Bytes of sums where nothing else is said: 4 GiB.
+    pub const DEFAULT_MEMORY: u64 = 4 << 30;
+
+    /// [`Self::DEFAULT_MEMORY`], a note every 30 seconds, nothing replaced, nothing told.
     pub fn new(cancel: &'a AtomicBool) -> Self {
-        Self { force: false, memory: 4 << 30, checkpoint: Duration::from_secs(30), cancel, progress: &|_| {} }
+        Self { force: false, memory: Self::DEFAULT_MEMORY, checkpoint: Duration::from_secs(30), cancel, progress: &|_| {} }
     }
 }
 
