@@ -117,7 +117,7 @@ fn files_of_inputs_are_checked() {
         let tensors: HashMap<String, Tensor> = tensors.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.clone())).collect();
         candle_core::safetensors::save(&tensors, &path).unwrap();
     };
-    let ids = |rows: &[[i64; 3]]| Tensor::new(rows, &Device::Cpu).unwrap();
+    let ids = |rows: &[[i64; 3]]| Tensor::new(rows.concat(), &Device::Cpu).and_then(|ids| ids.reshape((rows.len(), 3))).unwrap();
     let two = ids(&[[5, 6, 0], [7, 8, 9]]);
     let labels = Tensor::new(&[0.5_f32, 2.0], &Device::Cpu).unwrap();
     save(&[("input_ids", two.clone()), ("attention_mask", ids(&[[1, 1, 0], [1, 1, 1]])), ("labels", labels)]);

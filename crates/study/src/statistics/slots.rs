@@ -135,7 +135,7 @@ mod tests {
         assert_eq!(passes(&specs, u64::MAX), [0..4]);
         assert_eq!(passes(&specs, 1600), [0..2, 2..3, 3..4]);
         assert_eq!(passes(&specs, 0), [0..1, 1..2, 2..3, 3..4]);
-        assert_eq!(passes(&[], 0), []);
+        assert!(passes(&[], 0).is_empty());
     }
 
     #[test]
