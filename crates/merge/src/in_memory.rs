@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use deltaic_checkpoint::{Config, DType, Error, Result, TensorInfo, TensorSource, Window, shorten};
 
 use crate::engine::{self, Control, Progress, Sink};
+use crate::methods::Trim;
 use crate::output::MergeOptions;
 use crate::plan::{Plan, PlanOptions, TensorPlan};
 use crate::recipe::Recipe;
@@ -21,6 +22,8 @@ pub struct MergedInMemory {
     pub tokenizer: PathBuf,
     /// What the user should know of the plan.
     pub warnings: Vec<String>,
+    /// What the method trimmed of each model over the whole of it (the paper's `ties`); empty for other methods.
+    pub trims: Vec<Trim>,
     /// Hash of the resolved recipe and of what its sources are: the same merge has the same.
     pub id: String,
     tensors: BTreeMap<String, TensorInfo>,
@@ -76,6 +79,7 @@ impl MergedInMemory {
             config: plan.config.clone(),
             tokenizer: plan.sources[plan.tokenizer_from.unwrap_or(plan.side_files_from)].folder().to_owned(),
             warnings: plan.warnings.iter().cloned().chain(remarks).collect(),
+            trims: plan.model_wide.as_ref().map_or_else(Vec::new, |model_wide| model_wide.trims(&memory.gathered())),
             id: plan.hash(),
             tensors: plan.tensors.iter().map(|tensor| (tensor.name.clone(), info(tensor))).collect(),
             bytes: names
@@ -115,6 +119,8 @@ impl TensorSource for MergedInMemory {
 /// The sink: a buffer for every tensor of the plan.
 struct Memory {
     tensors: Vec<Mutex<Vec<u8>>>,
+    /// What was gathered over the whole model.
+    gathered: Mutex<Vec<f64>>,
 }
 
 impl Memory {
@@ -129,7 +135,11 @@ impl Memory {
             buffer.resize(bytes, 0);
             Ok(Mutex::new(buffer))
         };
-        Ok(Self { tensors: plan.tensors.iter().map(buffer).collect::<Result<_>>()? })
+        Ok(Self { tensors: plan.tensors.iter().map(buffer).collect::<Result<_>>()?, gathered: Mutex::default() })
+    }
+
+    fn gathered(&self) -> Vec<f64> {
+        self.gathered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -137,6 +147,11 @@ impl Sink for Memory {
     fn write(&self, tensor: usize, offset: u64, bytes: &[u8]) -> Result<()> {
         let mut buffer = self.tensors[tensor].lock().unwrap_or_else(PoisonError::into_inner);
         buffer[offset as usize..offset as usize + bytes.len()].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn gathered(&self, numbers: &[f64]) -> Result<()> {
+        *self.gathered.lock().unwrap_or_else(PoisonError::into_inner) = numbers.to_vec();
         Ok(())
     }
 }

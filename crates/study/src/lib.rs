@@ -1,4 +1,5 @@
 //! What stands on merging and evaluating together: statistics of models that methods need, studies, searches, reports.
 
+pub mod similarity;
 pub mod statistics;
 pub mod study;

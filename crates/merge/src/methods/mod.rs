@@ -278,11 +278,29 @@ pub(crate) trait ModelWide: Send + Sync {
     /// What every tensor's merge is told.
     fn numbers(&self) -> Vec<f64>;
 
+    /// What [`ModelWide::numbers`] say was trimmed of each model; nothing of methods that trim nothing over the whole model.
+    fn trims(&self, _numbers: &[f64]) -> Vec<Trim> {
+        Vec::new()
+    }
+
     /// Greatest number of reads of the sources that this takes, the merge itself not counted.
     fn most_passes(&self) -> usize;
 
     /// The same with nothing gathered yet.
     fn fresh(&self) -> Box<dyn ModelWide>;
+}
+
+/// What was trimmed of a model's deltas over the whole model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Trim {
+    /// Deltas of smaller magnitude were trimmed; 0: none were.
+    pub threshold: f32,
+    /// How many deltas there are, zeros included.
+    pub elements: u64,
+    /// How many of them are not zero (of a magnitude of 2^-134 or more); None where they were not counted, since nothing was to be trimmed.
+    pub non_zero: Option<u64>,
+    /// How many of those were kept; None likewise.
+    pub kept: Option<u64>,
 }
 
 /// Parameters that several methods share, word for word.

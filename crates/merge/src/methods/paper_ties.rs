@@ -5,7 +5,8 @@ use deltaic_checkpoint::{Error, Result};
 use deltaic_kernels::{ElectedSigns, Kernels, Ties as TiesAtTheCut, magnitude_of_bins};
 
 use super::{
-    Base, Block, Default, Definition, Kind, Method, ModelWide, Paper, Parameter, Prepared, Preset, Scope, Setup, TensorMerge, parameters,
+    Base, Block, Default, Definition, Kind, Method, ModelWide, Paper, Parameter, Prepared, Preset, Scope, Setup, TensorMerge, Trim,
+    parameters,
 };
 use crate::gather::{Gathered, Operands, Tally, Wanted, bin_of, histogram};
 use crate::sparsifiers::complement;
@@ -99,6 +100,10 @@ struct TrimAndMajority {
     upper: Vec<(u32, u64)>,
     thresholds: Vec<u32>,
     majority: f64,
+    /// By model, once counted: elements that are not zero, and those of all that are below the threshold.
+    non_zero: Vec<u64>,
+    below: Vec<u64>,
+    elements: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -112,7 +117,17 @@ enum Step {
 impl TrimAndMajority {
     fn new(models: usize, elements: u64, mask_rate: f64) -> Self {
         let rank = (elements as f64 * mask_rate) as u64;
-        let mut new = Self { models, rank, step: Step::Upper, upper: Vec::new(), thresholds: vec![0; models], majority: 0.0 };
+        let mut new = Self {
+            models,
+            rank,
+            step: Step::Upper,
+            upper: Vec::new(),
+            thresholds: vec![0; models],
+            majority: 0.0,
+            non_zero: Vec::new(),
+            below: Vec::new(),
+            elements,
+        };
         if rank == 0 {
             new.step = new.after_the_trim();
         }
@@ -162,13 +177,17 @@ impl ModelWide for TrimAndMajority {
         let counts = gathered.counts();
         self.step = match self.step {
             Step::Upper => {
+                // The lowest bin holds zero and what is as good as it: magnitudes below 2^-134.
+                self.non_zero = counts.chunks_exact(HIGH).map(|histogram| self.elements - histogram[0]).collect();
                 let found = counts.chunks_exact(HIGH).map(|histogram| bin_of(histogram, self.rank - 1));
                 self.upper = found.map(|(bin, rank)| (bin as u32, rank)).collect();
                 Step::Lower
             }
             Step::Lower => {
                 for ((counts, (upper, rank)), threshold) in counts.chunks_exact(LOW).zip(&self.upper).zip(&mut self.thresholds) {
-                    *threshold = magnitude_of_bins(*upper as usize, bin_of(counts, *rank).0);
+                    let (lower, within) = bin_of(counts, *rank);
+                    *threshold = magnitude_of_bins(*upper as usize, lower);
+                    self.below.push(self.rank - 1 - within);
                 }
                 self.after_the_trim()
             }
@@ -181,7 +200,21 @@ impl ModelWide for TrimAndMajority {
 
     fn numbers(&self) -> Vec<f64> {
         let thresholds = self.thresholds.iter().map(|bits| f64::from(*bits));
-        std::iter::once(self.majority).chain(thresholds).collect()
+        let counts = self.non_zero.iter().chain(&self.below).map(|count| *count as f64);
+        std::iter::once(self.majority).chain(thresholds).chain(counts).collect()
+    }
+
+    fn trims(&self, numbers: &[f64]) -> Vec<Trim> {
+        let thresholds = numbers.iter().skip(1).take(self.models);
+        let count = |part: usize, model: usize| numbers.get(1 + part * self.models + model).map(|count| *count as u64);
+        let trim = |(model, bits): (usize, &f64)| {
+            let threshold = f32::from_bits(*bits as u32);
+            let non_zero = count(1, model);
+            // A threshold of 0 trims nothing; above it every element that is kept is not zero.
+            let above = count(2, model).map(|below| self.elements - below);
+            Trim { threshold, elements: self.elements, non_zero, kept: if threshold == 0.0 { non_zero } else { above } }
+        };
+        thresholds.enumerate().map(trim).collect()
     }
 
     fn most_passes(&self) -> usize {
@@ -220,7 +253,8 @@ impl TensorMerge for Elected {
     }
 
     fn take_model_wide(&mut self, numbers: &[f64]) {
-        self.numbers = Some((numbers[0] as f32, numbers[1..].iter().map(|bits| *bits as u32).collect()));
+        let thresholds = numbers[1..].iter().take(self.weights.len());
+        self.numbers = Some((numbers[0] as f32, thresholds.map(|bits| *bits as u32).collect()));
     }
 
     fn map(&self, kernels: Kernels, block: &Block<'_>, _row: usize, out: &mut [f32]) {
