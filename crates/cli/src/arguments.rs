@@ -2,6 +2,8 @@
 
 #[cfg(feature = "eval")]
 mod eval;
+#[cfg(feature = "eval")]
+mod statistics;
 
 use std::path::PathBuf;
 
@@ -12,6 +14,8 @@ use deltaic_kernels::InstructionSet;
 
 #[cfg(feature = "eval")]
 pub use eval::Eval;
+#[cfg(feature = "eval")]
+pub use statistics::{Batch, Fisher, Gram, Order, Padding, StatisticsArguments, Targets};
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -49,6 +53,12 @@ pub enum Verb {
     /// Evaluate models on tasks: GLUE, GSM8K, HumanEval, MMLU, perplexity and more, or tasks of your own
     #[cfg(feature = "eval")]
     Eval(Box<Eval>),
+    /// Square a model's gradients over a task's examples, for Fisher merging
+    #[cfg(feature = "eval")]
+    Fisher(Box<Fisher>),
+    /// Multiply the inputs of a model's linear layers over a task's examples, for RegMean
+    #[cfg(feature = "eval")]
+    Gram(Box<Gram>),
     /// List the merge methods and sparsifiers, or show one with its formula and a recipe that runs
     Methods(Methods),
     /// Print completions for a shell

@@ -37,6 +37,10 @@ fn main() -> ExitCode {
         Verb::Delta(delta) => verbs::delta::run(&delta, &messages),
         #[cfg(feature = "eval")]
         Verb::Eval(eval) => verbs::eval::run(&eval, &messages),
+        #[cfg(feature = "eval")]
+        Verb::Fisher(fisher) => verbs::statistics::run_fisher(&fisher, &messages),
+        #[cfg(feature = "eval")]
+        Verb::Gram(gram) => verbs::statistics::run_gram(&gram, &messages),
         Verb::Inspect(inspect) => verbs::inspect::run(&inspect),
         Verb::Verify(verify) => verbs::verify::run(&verify, &messages),
         Verb::Methods(methods) => verbs::methods::run(&methods),

@@ -74,24 +74,29 @@ impl Items {
 
     /// Takes news from any thread.
     pub fn update(&self, progress: deltaic_eval::Progress) {
+        let what = match progress.stage {
+            deltaic_eval::Stage::Asking => "asked",
+            deltaic_eval::Stage::Executing => "programs run",
+            deltaic_eval::Stage::Judging => "judged",
+        };
+        self.show(progress.done, progress.total, what);
+    }
+
+    /// Shows that so many of `total` are done.
+    pub fn show(&self, done: usize, total: usize, what: &str) {
         let Some(bar) = &self.bar else { return };
         let Ok(mut started) = self.started.try_lock() else { return };
-        if progress.done == 0 {
+        if done == 0 {
             *started = Instant::now();
         }
         let seconds = started.elapsed().as_secs_f64();
         if seconds < 1.0 {
             return;
         }
-        let doing = match progress.stage {
-            deltaic_eval::Stage::Asking => "asked",
-            deltaic_eval::Stage::Executing => "programs run",
-            deltaic_eval::Stage::Judging => "judged",
-        };
-        let left = seconds * (progress.total as f64 / progress.done.max(1) as f64 - 1.0);
-        bar.set_length(progress.total as u64);
-        bar.set_position(progress.done as u64);
-        bar.set_message(format!("{}/{} {doing}  {} left", progress.done, progress.total, minutes(left)));
+        let left = seconds * (total as f64 / done.max(1) as f64 - 1.0);
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+        bar.set_message(format!("{done}/{total} {what}  {} left", minutes(left)));
     }
 
     pub fn finish(&self) {

@@ -9,4 +9,6 @@ pub mod inspect;
 pub mod merge;
 pub mod methods;
 pub mod plan;
+#[cfg(feature = "eval")]
+pub mod statistics;
 pub mod verify;
