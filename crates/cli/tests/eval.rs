@@ -37,12 +37,51 @@ fn wrong_usage_says_what_is_missing() {
         (&["./model", "--task", "gsm8k", "--items", "9..3"], 2, "has no items"),
         (&["./model", "--endpoint", "http://127.0.0.1:1"], 2, "--model"),
         (&["./model", "--exec-timeout", "0"], 2, "above 0"),
+        (&["./model", "--exec-timeout", "3601"], 2, "up to 3600"),
+        (&["./model", "--task", "gsm8k", "--exec-timeout", "5"], 1, "--exec-timeout has no effect on tasks that run no programs"),
+        (&["./model", "--task", "gsm8k", "--seed", "5"], 1, "--seed has no effect on tasks without solved examples"),
+        (&["./model", "--task", "gsm8k", "--reference", "x"], 1, "--reference has no effect on tasks without a judge"),
+        (&["./model", "--task", "gsm8k", "--head-from", "x"], 1, "--head-from has no effect"),
+        (
+            &["--endpoint", "http://127.0.0.1:1", "--model", "m", "--task", "gsm8k", "--add-bos", "true"],
+            1,
+            "--add-bos has no effect on models of a server",
+        ),
+        (&["--harness-results", &results(), "--records", "x"], 1, "--records has no effect on results that are only read"),
+        (&["./model", "--task", "gsm8k", "--task", "gsm8k"], 1, "gsm8k: the task is given twice"),
+        (&["./model", "./model", "--task", "gsm8k"], 1, "./model: the model is given twice"),
     ] {
         let output = deltaic(arguments);
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(output.status.code() == Some(code) && text.contains(expected), "{arguments:?}: {:?} {text}", output.status);
         assert!(output.stdout.is_empty());
     }
+}
+
+#[test]
+fn no_file_is_replaced_without_force_or_written_where_another_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let line = r#"{"question": "1 + 1", "answer": "2\n#### 2"}"#;
+    std::fs::write(path("test.jsonl"), line).unwrap();
+    std::fs::write(path("mine.jsonl"), "mine").unwrap();
+    let (data, mine, new) = (path("test.jsonl"), path("mine.jsonl"), path("new.jsonl"));
+    for (arguments, expected) in [
+        (&["--records", &mine][..], "mine.jsonl: the file is there already"),
+        (&["--records", &data, "--force"], "--records would replace a file that this run reads"),
+        (&["--records", &new, "--cache", &new], "--cache and --records name one file"),
+        (&["--records", &path("no/where")], "the folder"),
+        (&["--records", &new], "nobody listens there"),
+        (&["--records", &mine, "--force"], "nobody listens there"),
+    ] {
+        let server = ["--endpoint", "http://127.0.0.1:1", "--model", "m", "--task", "gsm8k", "--data", &data];
+        let output = deltaic(&[&server[..], arguments].concat());
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(1) && text.contains(expected), "{arguments:?}: {text}");
+    }
+    // A run that failed before its first result leaves everything as it was.
+    assert_eq!(std::fs::read_to_string(&mine).unwrap(), "mine");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
 }
 
 #[test]

@@ -138,6 +138,11 @@ pub trait Backend {
         None
     }
 
+    /// How many prompts have lost tokens so far since they did not fit the model's window, where that is known.
+    fn truncated(&self) -> usize {
+        0
+    }
+
     /// Whether it can answer such a request at all; known before anything is asked.
     ///
     /// # Errors

@@ -6,7 +6,7 @@ use deltaic_checkpoint::Result;
 use deltaic_sandbox::{Program, Sandbox, Status};
 use serde_json::{Value, json};
 
-use crate::run::{Executed, Executor};
+use crate::run_options::{Executed, Executor};
 
 /// The sandbox, and how many programs run in it at a time.
 #[derive(Debug)]

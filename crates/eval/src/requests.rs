@@ -6,7 +6,7 @@ use minijinja::{Value, context};
 use crate::backend::{Message, Prompt, Request, Tokenisation};
 use crate::data::Item;
 use crate::shots::ShotTexts;
-use crate::task::{AnswerNll, Classification, Generation, Kind, MultipleChoice, PairwiseJudge};
+use crate::task::{AnswerNll, Classification, Generation, Kind, MultipleChoice, PairwiseJudge, Perplexity};
 
 /// What the requests of all items share.
 #[derive(Debug, Default)]
@@ -33,7 +33,7 @@ pub fn requests(kind: Kind<'_>, setting: &Setting<'_>, item: &Item) -> Result<Ve
         Kind::MultipleChoice(task) => multiple_choice(task, setting, item),
         Kind::Generation(task) => generation(task, setting, item),
         Kind::AnswerNll(task) => answer_nll(task, setting, item),
-        Kind::Perplexity(task) => task.text.render(&item.fields).map(|text| vec![Request::Rolling { text }]),
+        Kind::Perplexity(task) => document(task, item),
         Kind::PairwiseJudge(task) => judged_answer(task, setting, item),
     };
     requests.map_err(|error| error.within(std::path::Path::new(&item.place)))
@@ -143,6 +143,14 @@ fn answer_nll(task: &AnswerNll, setting: &Setting<'_>, item: &Item) -> Result<Ve
         continuation: task.answer.render(&fields)?,
         tokenisation: Tokenisation::Apart { max_tokens: task.max_tokens },
     }])
+}
+
+fn document(task: &Perplexity, item: &Item) -> Result<Vec<Request>> {
+    let text = task.text.render(&item.fields)?;
+    if text.trim().is_empty() {
+        return Err(Error::new("the document is empty: there is nothing to predict").help("leave such items out with data.keep"));
+    }
+    Ok(vec![Request::Rolling { text }])
 }
 
 fn judged_answer(task: &PairwiseJudge, setting: &Setting<'_>, item: &Item) -> Result<Vec<Request>> {

@@ -198,6 +198,9 @@ fn right_and_wrong_are_compared_by_mcnemar_and_values_between_by_the_bootstrap()
     let drawn = [Preference::Win, Preference::Draw, Preference::Loss, Preference::Win].map(Preference::value);
     let test = compare(&metric(&drawn), &metric(&[0.0; 4]), &resamples).unwrap();
     assert_eq!((test.method, test.difference), (PairedMethod::PairedBootstrap, 0.625));
+    // Every set of two items that differ alike differs so: still no more than 2 / 2^2.
+    let two = |value| Metric::mean("m", vec![value; 2]).unwrap();
+    assert_eq!(paired_bootstrap(&two(0.75), &two(0.25), &Resamples::new(2, 1000, 0)).unwrap().p, Some(0.5));
     let same = paired_bootstrap(&metric(&drawn), &metric(&drawn), &resamples).unwrap();
     assert_eq!((same.difference, same.stderr, same.p), (0.0, Some(0.0), Some(1.0)));
 }

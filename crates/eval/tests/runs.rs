@@ -230,6 +230,13 @@ fn gsm8k_counts_texts_without_an_answer_as_wrong() {
     );
     assert_metric(&result, "accuracy", 10.0 / 20.0);
     assert_metric(&result, "no_answer", 5.0 / 20.0);
+    assert_eq!(result.details.get("answers_without_text"), None);
+    let silent = run(
+        "gsm8k",
+        &data,
+        &model(|request: &Request| says(if text_of(request).contains("item 7\n") { "The answer is: 1007" } else { " " })),
+    );
+    assert_eq!(silent.details["answers_without_text"], 19);
     assert_eq!(result.records[19].prediction, Value::Null);
     let Request::Generate { max_new_tokens, stop, temperature, .. } = &result.records[0].requests[0] else { panic!() };
     assert_eq!((*max_new_tokens, stop.len(), *temperature), (1024, 4, 0.0));

@@ -144,6 +144,21 @@ fn a_field_that_an_item_lacks_is_an_error_with_its_line() {
     assert!(message.contains("there is no field `number`; there are `answer`, `file_stem`, `question`"), "{message}");
 }
 
+#[test]
+fn a_text_that_a_filter_makes_is_bounded_and_else_as_the_pattern_says() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("mine.jsonl"), "{\"question\": \"a1b22\", \"answer\": \"1\"}\n").unwrap();
+    let define = |expression: &str| {
+        let task =
+            Task::parse("mine.yml", &GOOD.replace("[mine.jsonl]", &format!("[mine.jsonl]\n  define:\n    made: {expression}"))).unwrap();
+        Data::read(&task, folder.path()).map(|data| data.items[0].fields.get_attr("made").unwrap().to_string())
+    };
+    assert_eq!(define(r#"question | regex_replace("([a-z])([0-9]+)", "$2-$1;")"#).unwrap(), "1-a;22-b;");
+    assert_eq!(define(r#"question | regex_replace("", ".")"#).unwrap(), ".a.1.b.2.2.");
+    let message = define(r#"("x" * 1000000) | regex_replace("x", "y" * 1000000)"#).unwrap_err().to_string();
+    assert!(message.contains("the text grows beyond"), "{message}");
+}
+
 const PERPLEXITY: &str = "\
 task: mine
 description: documents of one's own

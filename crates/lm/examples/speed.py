@@ -1,4 +1,13 @@
-"""What `speed.rs` measures, with transformers: python speed.py MODEL [ROUNDS] (torch, transformers; set OMP_NUM_THREADS)."""
+"""What `speed.rs` measures, with transformers (torch, transformers; set OMP_NUM_THREADS).
+
+    python speed.py MODEL [ROUNDS]
+    python speed.py MODEL --beside target/release/examples/speed ROUNDS
+
+The second runs both programs in turn, so that what else the machine does meets both, and prints each one's median over the rounds and their ratio.
+"""
+import re
+import statistics
+import subprocess
 import sys
 import time
 
@@ -51,7 +60,29 @@ def encoder(path, rounds):
     print(f"classification: {best(rounds, len(rows), classify):.1f} items/s")
 
 
+def beside(path, binary, rounds):
+    """Both programs in turn, each once a round; the first round warms the disk's cache and does not count."""
+    programs = {"transformers": [sys.executable, __file__, path, "1"], "deltaic": [binary, path, "1"]}
+    figures = {}
+    for number in range(rounds + 1):
+        for name, command in programs.items():
+            said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            for line in said.splitlines():
+                match = re.fullmatch(r"(.*): ([0-9.]+) (\S+)", line)
+                if match and number > 0:
+                    figures.setdefault((match[1], match[3]), {}).setdefault(name, []).append(float(match[2]))
+    for (what, unit), found in figures.items():
+        medians = {name: statistics.median(found[name]) for name in programs}
+        ratio = medians["deltaic"] / medians["transformers"]
+        shown = ", ".join(f"{name} {median:.1f}" for name, median in medians.items())
+        print(f"{what}: {shown} {unit}; ratio {ratio:.2f} (medians of {rounds})")
+
+
 if __name__ == "__main__":
+    if "--beside" in sys.argv:
+        model, _, binary, rounds = sys.argv[1:]
+        beside(model, binary, int(rounds))
+        sys.exit()
     path, rounds = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 3
     with torch.inference_mode():
         causal = any("CausalLM" in name for name in AutoConfig.from_pretrained(path).architectures)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use deltaic_checkpoint::{Error, Result};
 
-use crate::job::{INSIDE, Job, MAX_JOB, SUPERVISE, Verdict};
+use crate::job::{Ending, INSIDE, Job, MAX_JOB, SUPERVISE, Verdict};
 
 /// The supervisor keeps the time itself; a supervisor that is this late is killed.
 const GRACE: Duration = Duration::from_secs(40);
@@ -38,7 +38,9 @@ pub(crate) fn run(launcher: &Path, job: &mut Job, cancel: &AtomicBool) -> Result
     job.scratch = scratch.as_ref().map(|scratch| scratch.0.clone());
     let text = serde_json::to_vec(job).map_err(|e| Error::new(format!("a program for the sandbox: {e}")))?;
     if text.len() >= MAX_JOB {
-        return Err(Error::new(format!("a program for the sandbox has {} bytes: expected fewer than {MAX_JOB}", text.len())));
+        // A model that wrote it has failed at this program; the others are run.
+        let ending = Ending::Failed(format!("the program is too long to be run: {} bytes", job.source.len()));
+        return Ok(Verdict { ending, stdout_tail: String::new(), stderr_tail: String::new(), seconds: 0.0 });
     }
     let trouble = |what: &str, e: std::io::Error| Error::new(format!("{}: {what} a sandbox: {e}", launcher.display()));
     let child = Command::new(launcher)

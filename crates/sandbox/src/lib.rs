@@ -26,7 +26,7 @@
 //! source, argument, environment or frame; the pipes' numbers are random.
 //!
 //! What remains: program and bootstrap share a process, so a program written against *this* crate can try every file number, read the nonce,
-//! and send it. A model that writes that instead of a solution is not caught. A kernel with a hole that the allowed system calls reach is none either: the
+//! and send it, or find what is called at the end among the objects that Python's garbage collector lists. A model that writes that instead of a solution is not caught. A kernel with a hole that the allowed system calls reach is none either: the
 //! programs expected here are careless, not attacks on kernels; for those, use a virtual machine. Memory is limited per process, so a run may
 //! take [`Limits::processes`] times [`Limits::memory_bytes`].
 

@@ -96,6 +96,10 @@ impl<B: Backend> Backend for Cached<B> {
         self.backend.eos_token()
     }
 
+    fn truncated(&self) -> usize {
+        self.backend.truncated()
+    }
+
     fn check(&self, request: &Request) -> Result<()> {
         self.backend.check(request)
     }

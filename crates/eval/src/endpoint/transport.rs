@@ -61,8 +61,10 @@ pub(super) struct Transport {
     max_response_bytes: u64,
     /// Whether the server has asked for the newer name of the limit of tokens.
     newer_limit: AtomicBool,
-    /// Whether the server has ever answered: until then a host that is not known is a mistake, not a disturbance.
+    /// Whether the server has ever answered: until then a host that is not known or refuses is a mistake, not a disturbance.
     answered: AtomicBool,
+    /// Whether it has ever answered with a completion: until then a page is another server's, not a gateway's excuse.
+    understood: AtomicBool,
 }
 
 impl Transport {
@@ -91,6 +93,7 @@ impl Transport {
             max_response_bytes: options.max_response_bytes,
             newer_limit: AtomicBool::new(false),
             answered: AtomicBool::new(false),
+            understood: AtomicBool::new(false),
         }
     }
 
@@ -127,8 +130,11 @@ impl Transport {
         let body = response.body_mut().with_config().limit(self.max_response_bytes).read_to_vec();
         let body = body.map_err(|error| self.no_answer(&url, error))?;
         let completion: Completion = serde_json::from_slice(&body).map_err(|error| {
-            Failure::passing(Error::new(format!("{url}: the answer is not the JSON of a completion: {error}")).help(NO_JSON))
+            let error = Error::new(format!("{url}: the answer is not the JSON of a completion: {error}")).help(NO_JSON);
+            let is_page = body.trim_ascii_start().starts_with(b"<") && !self.understood.load(Ordering::Relaxed);
+            if is_page { Failure::lasting(error) } else { Failure::passing(error) }
         })?;
+        self.understood.store(true, Ordering::Relaxed);
         match &completion.error {
             Some(error) if !error.is_null() => Err(Failure::passing(Error::new(format!("{url}: {}", self.words(&body))))),
             _ => Ok(completion),
@@ -142,16 +148,20 @@ impl Transport {
 
     /// No answer came, or not all of it.
     fn no_answer(&self, url: &str, error: ureq::Error) -> Failure {
+        let error = &error;
         let failed = |why: &str, help: &str| Error::new(format!("{url}: {why}")).help(help);
         match error {
             ureq::Error::Timeout(what) => Failure::passing(failed(
                 &format!("no answer in time ({what})"),
                 "see whether the server works on the calls at all; fewer at a time, or a longer time-out, may help",
             )),
-            _ if is_unknown_host(&error) && !self.answered.load(Ordering::Relaxed) => {
+            _ if is_unknown_host(error) && !self.answered.load(Ordering::Relaxed) => {
                 Failure::lasting(failed("the host is not known", "see whether the address is right"))
             }
-            _ if is_tls(&error) => Failure::lasting(failed(
+            ureq::Error::Io(cause) if cause.kind() == std::io::ErrorKind::ConnectionRefused && !self.answered.load(Ordering::Relaxed) => {
+                Failure::lasting(failed("nobody listens there", "start the server first, and see whether address and port are right"))
+            }
+            _ if is_tls(error) => Failure::lasting(failed(
                 &error.to_string(),
                 "https needs the server's certificate to be trusted on this machine (package ca-certificates, or $SSL_CERT_FILE)",
             )),

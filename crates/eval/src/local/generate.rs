@@ -1,6 +1,8 @@
 //! Texts that a model writes.
 
-use deltaic_checkpoint::Result;
+use std::sync::atomic::Ordering;
+
+use deltaic_checkpoint::{Error, Result};
 use deltaic_lm::{Generated, GenerationRequest, StopReason, batches_by_length};
 
 use super::LocalModel;
@@ -40,7 +42,9 @@ impl LocalModel {
                     self.texts.tokenizer.special().bos.as_ref().or(self.texts.tokenizer.special().eos.as_ref()).map(|token| token.id),
                 );
             }
+            let whole = prompt.len();
             let max_new_tokens = fit(&mut prompt, *max_new_tokens, sequences.window);
+            self.truncated.fetch_add(usize::from(prompt.len() < whole), Ordering::Relaxed);
             let request = GenerationRequest { prompt, max_new_tokens, temperature: *temperature, top_p: *top_p, seed: *seed };
             texts.push(Asked { index, request, stop });
         }
@@ -49,12 +53,16 @@ impl LocalModel {
         for batch in batches_by_length(&lengths, self.options.batch_tokens) {
             let requests: Vec<GenerationRequest> = batch.iter().map(|&text| texts[text].request.clone()).collect();
             let mut failed = None;
+            let cancelled = || self.cancel.load(Ordering::Relaxed);
             let mut stops = |row: usize, tokens: &[u32]| match self.has_stopped(tokens, texts[batch[row]].stop) {
-                Ok(stopped) => stopped,
+                Ok(stopped) => stopped || cancelled(),
                 Err(error) => failed.insert(Err(error)).is_err(),
             };
             let written = decoder.generate(&requests, &self.texts.tokenizer.special().end_ids, &mut stops)?;
             failed.unwrap_or(Ok(()))?;
+            if cancelled() {
+                return Err(Error::new("cancelled"));
+            }
             for (&text, written) in batch.iter().zip(written) {
                 done(texts[text].index, self.text_answer(&written, texts[text].stop)?)?;
             }

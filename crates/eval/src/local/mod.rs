@@ -5,13 +5,16 @@ mod sequences;
 mod texts;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use deltaic_checkpoint::{Architecture, Config, Error, FileIdentity, ModelReference, OpenedModel, Result, TensorSource, joined_id};
 use deltaic_lm::{ChatTemplate, Decoder, Encoder, EncoderInput, HeadFrom, Mode, Scored, default_device};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::backend::{Answer, Backend, Request};
+use crate::backend::{Answer, Backend, Request, Tokenisation};
+use crate::task::Task;
 use sequences::Sequences;
 pub use texts::RequestTokenizer;
 
@@ -62,6 +65,31 @@ impl LocalSource {
     }
 }
 
+impl LocalSource {
+    /// Whether the model is of the kind that a task asks, as far as its headers say.
+    ///
+    /// # Errors
+    /// It is an encoder and the task needs a decoder, or the other way round.
+    pub fn check(&self, task: &Task) -> Result<()> {
+        let is_decoder = Architecture::of(&self.config, self.tensors.tensors().keys().map(String::as_str)).is_decoder();
+        match (task.classification.is_some(), is_decoder) {
+            (true, true) => Err(no_head(&self.name)),
+            (false, false) => Err(no_decoder(&self.name, &format!("do the task {}", task.task))),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn no_head(model: &str) -> Error {
+    Error::new(format!("{model}: a decoder has no classification head"))
+        .help("this task needs an encoder with a head (BERT, RoBERTa, …); decoders are evaluated by generation and by log-likelihood")
+}
+
+fn no_decoder(model: &str, what: &str) -> Error {
+    Error::new(format!("{model}: an encoder cannot {what}"))
+        .help("this task needs a decoder (a causal language model); encoders are evaluated by glue tasks")
+}
+
 /// Whether a folder has a whole tokenizer.
 fn has_tokenizer(folder: &Path) -> bool {
     ["tokenizer.json", "vocab.txt", "vocab.json", "tokenizer.model"].iter().any(|name| folder.join(name).exists())
@@ -77,6 +105,8 @@ pub struct LocalModel {
     texts: RequestTokenizer,
     network: Network,
     options: LocalOptions,
+    cancel: Arc<AtomicBool>,
+    truncated: AtomicUsize,
 }
 
 enum Network {
@@ -129,7 +159,8 @@ impl LocalModel {
                 identity["date"] = json!(chat_template.as_ref().map(ChatTemplate::date));
             }
         }
-        Ok(Self { name, identity, labels, texts, network, options })
+        let (cancel, truncated) = (Arc::default(), AtomicUsize::new(0));
+        Ok(Self { name, identity, labels, texts, network, options, cancel, truncated })
     }
 
     /// The same model under another name.
@@ -139,11 +170,16 @@ impl LocalModel {
         self
     }
 
+    /// The same model, which stops writing a text with an error once `cancel` is true.
+    pub fn cancelled_by(mut self, cancel: Arc<AtomicBool>) -> Self {
+        self.cancel = cancel;
+        self
+    }
+
     fn decoder(&self, what: &str) -> Result<&Decoder> {
         match &self.network {
             Network::Decoder(decoder) => Ok(decoder),
-            Network::Encoder(_) => Err(Error::new(format!("{}: an encoder cannot {what}", self.name))
-                .help("this task needs a decoder (a causal language model); encoders are evaluated by glue tasks")),
+            Network::Encoder(_) => Err(no_decoder(&self.name, what)),
         }
     }
 
@@ -162,9 +198,7 @@ impl LocalModel {
             return Ok(());
         }
         let Network::Encoder(encoder) = &self.network else {
-            return Err(Error::new(format!("{}: a decoder has no classification head", self.name)).help(
-                "this task needs an encoder with a head (BERT, RoBERTa, …); decoders are evaluated by generation and by log-likelihood",
-            ));
+            return Err(no_head(&self.name));
         };
         encoder.labels()?;
         let inputs: Vec<EncoderInput> =
@@ -181,7 +215,15 @@ impl LocalModel {
         let (mut items, mut owners): (Vec<Scored>, Vec<usize>) = (Vec::new(), Vec::new());
         let mut open = vec![Open { left: 0, sum: 0.0, tokens: 0, greedy: true }; asked.len()];
         for (position, (_, request)) in asked.iter().enumerate() {
-            let scored = self.texts.scored(request, self.window(decoder.context_length()))?;
+            let window = self.window(decoder.context_length());
+            let scored = self.texts.scored(request, window)?;
+            if let (Request::LogLikelihood { prompt, continuation, tokenisation: Tokenisation::Joint }, [cut]) =
+                (request, scored.as_slice())
+                && cut.tokens.len() > window
+                && self.texts.is_longer(prompt, continuation, window)?
+            {
+                self.truncated.fetch_add(1, Ordering::Relaxed);
+            }
             open[position].left = scored.len();
             owners.extend(scored.iter().map(|_| position));
             items.extend(scored);
@@ -231,6 +273,10 @@ impl Backend for LocalModel {
 
     fn eos_token(&self) -> Option<String> {
         self.texts.eos_token()
+    }
+
+    fn truncated(&self) -> usize {
+        self.truncated.load(Ordering::Relaxed)
     }
 
     fn answer(&self, requests: &[Request], done: &mut dyn FnMut(usize, Answer) -> Result<()>) -> Result<()> {

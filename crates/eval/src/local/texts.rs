@@ -82,6 +82,12 @@ impl RequestTokenizer {
         }
     }
 
+    /// Whether prompt and continuation have more tokens than a window holds (the last token is only predicted).
+    pub(super) fn is_longer(&self, prompt: &Prompt, continuation: &str, window: usize) -> Result<bool> {
+        let (prompt, _) = self.text_of(prompt)?;
+        Ok(self.tokenizer.encode(&format!("{prompt}{continuation}"), false)?.len() > window + 1)
+    }
+
     fn chat(&self, messages: &[Message]) -> Result<String> {
         let Some(template) = &self.chat_template else {
             return Err(Error::new(format!("{}: the model has no chat template, which this task's prompt asks for", self.name)).help(

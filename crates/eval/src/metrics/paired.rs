@@ -66,7 +66,7 @@ pub fn mcnemar(first: &[bool], second: &[bool]) -> Result<PairedTest> {
 
 /// The paired bootstrap: the difference over each of the sets of items that both models share. The p-value inverts the percentile interval:
 /// `2 min(1 + #{d <= 0}, 1 + #{d >= 0}) / (1 + sets)`, at most 1; its least value is 2 / 1001 for 1,000 sets (Davison and Hinkley 1997, 4.2.5
-/// on the added 1). Sets where the difference is not a number are left out.
+/// on the added 1), and at least `2 / 2^n` of n items, as a sign test's. Sets where the difference is not a number are left out.
 ///
 /// # Errors
 /// The metrics, or the resamples, are not over the same number of items.
@@ -89,7 +89,9 @@ pub fn paired_bootstrap(first: &Metric, second: &Metric, resamples: &Resamples) 
         _ if items[0] < 2 => None,
         _ => sample_deviation(&differences),
     };
-    let p = bootstrap_p(&differences).filter(|_| difference.is_finite());
+    // Of few items the sets are few: no test of them can say more than that all point one way.
+    let least = 2.0 * 0.5_f64.powi(items[0].min(1 << 10) as i32);
+    let p = bootstrap_p(&differences).filter(|_| difference.is_finite()).map(|p| p.max(least).min(1.0));
     Ok(PairedTest { difference, stderr, p, method: PairedMethod::PairedBootstrap })
 }
 

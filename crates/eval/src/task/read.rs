@@ -1,5 +1,6 @@
 //! Reading a task's file: what serde checks, and what it cannot.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -81,6 +82,11 @@ impl Task {
         if let Some(unknown) = task.headline.0.iter().find(|name| !metrics.contains(name)) {
             let message = format!("{name}: the headline `{}` is no metric of this task", shorten(unknown));
             return Err(Error::new(message).help(format!("it has {}", metrics.join(", "))));
+        }
+        let mut seen = BTreeSet::new();
+        // A metric that comes about in one way only may stand for several scores (`no_answer`).
+        if let Some(twice) = metrics.iter().find(|metric| !seen.insert(*metric) && *metric != "no_answer") {
+            return Err(Error::new(format!("{name}: two metrics are called `{}`", shorten(twice))).help("give each a name of its own"));
         }
         task.direction = check.direction(&task)?;
         Ok(task)
@@ -216,6 +222,9 @@ impl Checker<'_> {
     fn generation(&self, spec: &super::Generation) -> Result<Vec<String>> {
         self.templates([Some(&spec.prompt), spec.answer.as_ref(), spec.code.as_ref().map(|code| &code.program)])?;
         self.tokens(spec.max_new_tokens)?;
+        if spec.stop.iter().any(String::is_empty) {
+            return Err(Error::new(format!("{}: generation.stop: an empty stop string stops nothing", self.name)).help("leave it out"));
+        }
         let mut metrics: Vec<String> = Vec::new();
         for score in &spec.scores {
             let place = format!("{}: generation.scores: {}", self.name, shorten(&score.metric));

@@ -16,6 +16,8 @@ use crate::extract::python::strip;
 
 /// Most steps of one template or expression, so that none runs without end.
 const MAX_STEPS: u64 = 10_000_000;
+/// Longest text that a filter may make of another one, in bytes: what minijinja's own filters make counts as steps.
+const MAX_TEXT: usize = 64 << 20;
 /// Most fields that a message names.
 const MAX_NAMES: usize = 20;
 
@@ -54,7 +56,19 @@ fn pattern(pattern: &str) -> std::result::Result<Regex, minijinja::Error> {
 
 /// `text | regex_replace(pattern, with)`: every match, from left to right; `$1` in `with` is a group.
 fn regex_replace(text: String, from: &str, with: &str) -> std::result::Result<String, minijinja::Error> {
-    Ok(pattern(from)?.replace_all(&text, with).into_owned())
+    let (pattern, mut replaced, mut end) = (pattern(from)?, String::new(), 0);
+    for groups in pattern.captures_iter(&text) {
+        let Some(whole) = groups.get(0) else { continue };
+        replaced += &text[end..whole.start()];
+        groups.expand(with, &mut replaced);
+        end = whole.end();
+        if replaced.len() > MAX_TEXT {
+            let message = format!("regex_replace: the text grows beyond {MAX_TEXT} bytes");
+            return Err(minijinja::Error::new(ErrorKind::InvalidOperation, message));
+        }
+    }
+    replaced += &text[end..];
+    Ok(replaced)
 }
 
 /// `list | position(value)`: where a value first stands in a list; an error where it does not.

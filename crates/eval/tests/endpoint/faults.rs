@@ -208,16 +208,20 @@ fn an_error_of_the_caller_ends_the_run_with_it() {
 }
 
 #[test]
-fn nobody_at_the_address_is_one_clear_error() {
+fn nobody_at_the_address_is_one_clear_error_at_once_and_a_server_that_goes_is_asked_again() {
     let mut server = Server::start(|_| Reply::Answer);
-    server.stop();
     let mut options = patient(&server);
     options.retries = 2;
-    let error = answers(&Endpoint::new(options).unwrap(), &requests(1)).unwrap_err().to_string();
+    let known = Endpoint::new(options.clone()).unwrap();
+    answers(&known, &requests(1)).unwrap();
+    server.stop();
+    let error = answers(&known, &requests(1)).unwrap_err().to_string();
     assert!(
         error.contains("127.0.0.1") && error.contains("(3 times in a row)") && error.contains("see whether the server runs"),
         "{error}"
     );
+    let error = answers(&Endpoint::new(options).unwrap(), &requests(1)).unwrap_err().to_string();
+    assert!(error.contains("nobody listens there") && !error.contains("in a row"), "{error}");
 }
 
 #[test]
@@ -295,4 +299,17 @@ fn a_server_that_wants_the_newer_name_of_the_limit_gets_it() {
     let asked = server.asked();
     assert_eq!(asked.len(), 4);
     assert!(asked[1..].iter().all(|seen| seen.body["max_completion_tokens"] == 16), "{asked:?}");
+}
+
+#[test]
+fn a_first_answer_that_is_a_web_page_ends_the_run_at_once() {
+    let page = Server::start(|_| Reply::Body("<html>It works!</html>".to_owned()));
+    let error = answers(&Endpoint::new(patient(&page)).unwrap(), &requests(1)).unwrap_err();
+    assert!(error.message().contains("not the JSON of a completion"), "{error}");
+    assert_eq!(page.asked().len(), 1);
+    // A page in the middle is a gateway's, which may pass.
+    let server = Server::start(|seen| if seen.all_before == 1 { Reply::Body("<html>".to_owned()) } else { Reply::Answer });
+    let mut options = patient(&server);
+    options.concurrency = 1;
+    assert_eq!(answers(&Endpoint::new(options).unwrap(), &requests(3)).unwrap().len(), 3);
 }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
-use deltaic_checkpoint::{ModelReference, Result};
+use deltaic_checkpoint::{Error, ModelReference, Result};
 use deltaic_eval::{
-    AnswerFile, ApiKey, Backend, Cached, Endpoint, EndpointOptions, LocalModel, LocalOptions, LocalSource, SandboxedPython,
+    AnswerFile, ApiKey, Backend, Cached, Endpoint, EndpointOptions, Evaluation, LocalModel, LocalOptions, LocalSource, SandboxedPython,
 };
 use deltaic_merge::recipe::{Document, UnknownPolicy, parse};
 use deltaic_merge::{MergeOptions, MergedInMemory, PlanOptions};
@@ -25,6 +25,23 @@ pub fn open_answers(arguments: &Eval) -> Result<Answers> {
     Ok(file.map(|file| Arc::new(Mutex::new(file))))
 }
 
+/// Whether a model is there and can do the tasks at all: said before the first question, not hours later. Of local models only headers are read.
+pub fn check(source: &Source, wanted: &Wanted<'_>, evaluations: &mut [Evaluation<'_>], cancel: &Arc<AtomicBool>) -> Result<()> {
+    let arguments = wanted.arguments;
+    match source {
+        Source::Served(name) => {
+            let server = endpoint(arguments.endpoint.endpoint.as_deref().unwrap_or_default(), name, arguments, cancel)?;
+            evaluations.iter_mut().try_for_each(|evaluation| evaluation.check(&server))
+        }
+        Source::Local(model) => {
+            let model = local_source(model)?;
+            wanted.tasks.iter().try_for_each(|task| model.check(task))?;
+            arguments.local.head_from.as_deref().map_or(Ok(()), |head| local_source(head).map(drop))
+        }
+        Source::Recipe(path) => parse(Arc::new(Document::read(path)?), UnknownPolicy::Default).map(drop),
+    }
+}
+
 /// Opens a model.
 pub fn open(
     source: &Source,
@@ -35,7 +52,7 @@ pub fn open(
 ) -> Result<Box<dyn Backend>> {
     let local = |source| {
         let head = arguments.local.head_from.as_deref().map(local_source).transpose()?;
-        LocalModel::load(source, head, local_options(arguments))
+        Ok::<_, Error>(LocalModel::load(source, head, local_options(arguments))?.cancelled_by(Arc::clone(cancel)))
     };
     match source {
         Source::Served(name) => {

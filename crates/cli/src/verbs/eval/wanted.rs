@@ -52,6 +52,12 @@ impl<'a> Wanted<'a> {
                 }
             }
         }
+        if let Some(twice) = twice(tasks.iter().map(|task| task.task.as_str())) {
+            return Err(Error::new(format!("{twice}: the task is given twice")).help("results go by its name: give it once"));
+        }
+        if let Some(twice) = twice(arguments.models.iter().chain(&arguments.endpoint.served).map(String::as_str)) {
+            return Err(Error::new(format!("{twice}: the model is given twice")).help("results go by its name: give it once"));
+        }
         let executes = !only_read && tasks.iter().any(executes);
         let wanted = Self { arguments, tasks, models, executes, shots, shots_file };
         wanted.check_used()?;
@@ -100,6 +106,12 @@ impl<'a> Wanted<'a> {
             Some((option, .., what)) => Err(Error::new(format!("{option} has no effect on {what}")).help("leave it out")),
         }
     }
+}
+
+/// The first name that has stood before.
+fn twice<'n>(names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let mut seen = std::collections::BTreeSet::new();
+    names.into_iter().find(|name| !seen.insert(*name))
 }
 
 fn executes(task: &Task) -> bool {
