@@ -82,11 +82,11 @@ impl<'a> Fisher<'a> {
                 let difference = logits.get(0).and_then(|first| first - logits.get(1)?).computed()?;
                 self.add(slots, weight, &difference)
             }
-            classes => {
+            _ => {
                 let logs = log_softmax(&logits).computed()?;
                 let values = logs.to_vec1::<f32>().computed()?;
-                for class in 0..classes {
-                    self.add(slots, f64::from(values[class]).exp(), &logs.get(class).computed()?)?;
+                for (class, &value) in values.iter().enumerate() {
+                    self.add(slots, f64::from(value).exp(), &logs.get(class).computed()?)?;
                 }
                 Ok(())
             }

@@ -82,11 +82,11 @@ pub(crate) fn gather(work: &mut dyn Work, passes: &[Range<usize>], store: &mut d
     let examples = steps.checked_sub(1).map_or(0, |last| work.examples_after(last));
     let told = |done| (options.progress)(StatisticsProgress { done, total: examples * passes.len() });
     let mut noted = Noted { last: Instant::now(), took: Duration::ZERO };
-    for pass in resumed.pass..passes.len() {
+    for (pass, range) in passes.iter().enumerate().skip(resumed.pass) {
         let first = std::mem::take(&mut resumed.step);
         let mut slots = match resumed.slots.take() {
             Some(slots) => slots,
-            None => PassSlots::zeros(work.specs(), passes[pass].clone())?,
+            None => PassSlots::zeros(work.specs(), range.clone())?,
         };
         for step in first..steps {
             if options.cancel.load(Ordering::Relaxed) {
@@ -99,7 +99,7 @@ pub(crate) fn gather(work: &mut dyn Work, passes: &[Range<usize>], store: &mut d
             work.step(step, &mut slots)?;
             told(pass * examples + work.examples_after(step));
         }
-        for (spec, slot) in work.specs()[passes[pass].clone()].iter().zip(&slots.slots) {
+        for (spec, slot) in work.specs()[range.clone()].iter().zip(&slots.slots) {
             let Some(first) = spec.names.first() else { continue };
             store.finish(&spec.names, slot.mean(first)?)?;
         }

@@ -132,7 +132,8 @@ mod tests {
     #[test]
     fn passes_hold_what_the_memory_has_room_for_and_every_slot_once() {
         let specs = [spec(&[10, 10]), spec(&[10, 10]), spec(&[40, 40]), spec(&[10, 10])];
-        assert_eq!(passes(&specs, u64::MAX), [0..4]);
+        let at_once = passes(&specs, u64::MAX);
+        assert!(at_once.len() == 1 && at_once[0] == (0..4), "{at_once:?}");
         assert_eq!(passes(&specs, 1600), [0..2, 2..3, 3..4]);
         assert_eq!(passes(&specs, 0), [0..1, 1..2, 2..3, 3..4]);
         assert!(passes(&[], 0).is_empty());
