@@ -3,7 +3,11 @@
 #[cfg(feature = "eval")]
 mod eval;
 #[cfg(feature = "eval")]
+mod similarity;
+#[cfg(feature = "eval")]
 mod statistics;
+#[cfg(feature = "eval")]
+mod study;
 
 use std::path::PathBuf;
 
@@ -15,7 +19,11 @@ use deltaic_kernels::InstructionSet;
 #[cfg(feature = "eval")]
 pub use eval::Eval;
 #[cfg(feature = "eval")]
+pub use similarity::Similarity;
+#[cfg(feature = "eval")]
 pub use statistics::{Batch, Fisher, Gram, Order, Padding, StatisticsArguments, Targets};
+#[cfg(feature = "eval")]
+pub use study::Study;
 
 const STYLES: Styles = Styles::styled()
     .header(AnsiColor::Green.on_default().bold())
@@ -44,6 +52,8 @@ pub enum Verb {
     Plan(Plan),
     /// Drop and rescale the delta of one model (DARE)
     Dare(Dare),
+    /// Restore a model that was published as weight differences: base plus differences
+    ApplyDelta(ApplyDelta),
     /// Show a model's tensors, dtypes, parameters, bytes, architecture
     Inspect(Inspect),
     /// Check a merged model again; with --sample or --full hold its weights against its sources
@@ -59,6 +69,12 @@ pub enum Verb {
     /// Multiply the inputs of a model's linear layers over a task's examples, for RegMean
     #[cfg(feature = "eval")]
     Gram(Box<Gram>),
+    /// Study what dropping and merging do to models, over operations, rates, methods and seeds
+    #[cfg(feature = "eval")]
+    Study(Study),
+    /// Compare the hidden states of two models on the same texts: the cosine at every token
+    #[cfg(feature = "eval")]
+    Similarity(Similarity),
     /// List the merge methods and sparsifiers, or show one with its formula and a recipe that runs
     Methods(Methods),
     /// Print completions for a shell
@@ -272,6 +288,25 @@ pub struct Dare {
     #[arg(long, value_name = "REGEX")]
     pub exclude: Vec<String>,
     /// The dtype written: float32, float16, bfloat16
+    #[arg(long, value_name = "DTYPE")]
+    pub out_dtype: Option<String>,
+    /// Greatest size of a shard: 5GB, 500MB, 2GiB; 0 for one shard [default: 5GB]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub out_shard_size: Option<u64>,
+    #[command(flatten)]
+    pub running: Running,
+}
+
+/// Restore a model that was published as weight differences
+#[derive(Debug, Args)]
+pub struct ApplyDelta {
+    /// The base model: a folder, or a Hub name in the local cache
+    pub base: String,
+    /// The differences (fine-tuned minus base), as a model folder or a Hub name
+    pub delta: String,
+    /// The folder to make
+    pub out: PathBuf,
+    /// The dtype written: float32, float16, bfloat16 [default: that of the differences]
     #[arg(long, value_name = "DTYPE")]
     pub out_dtype: Option<String>,
     /// Greatest size of a shard: 5GB, 500MB, 2GiB; 0 for one shard [default: 5GB]

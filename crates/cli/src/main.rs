@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     let done = match arguments.verb {
         Verb::Merge(merge) => verbs::merge::run(&merge, &messages),
         Verb::Plan(plan) => verbs::plan::run(&plan, &messages),
+        Verb::ApplyDelta(apply) => verbs::apply_delta::run(&apply, &messages),
         Verb::Dare(dare) => verbs::dare::run(&dare, &messages),
         Verb::Delta(delta) => verbs::delta::run(&delta, &messages),
         #[cfg(feature = "eval")]
@@ -41,6 +42,10 @@ fn main() -> ExitCode {
         Verb::Fisher(fisher) => verbs::statistics::run_fisher(&fisher, &messages),
         #[cfg(feature = "eval")]
         Verb::Gram(gram) => verbs::statistics::run_gram(&gram, &messages),
+        #[cfg(feature = "eval")]
+        Verb::Study(study) => verbs::study::run(&study, &messages),
+        #[cfg(feature = "eval")]
+        Verb::Similarity(similarity) => verbs::similarity::run(&similarity),
         Verb::Inspect(inspect) => verbs::inspect::run(&inspect),
         Verb::Verify(verify) => verbs::verify::run(&verify, &messages),
         Verb::Methods(methods) => verbs::methods::run(&methods),

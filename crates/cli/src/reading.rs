@@ -12,6 +12,12 @@ use crate::messages::Messages;
 
 /// Reads a recipe and resolves it; warnings are said.
 pub fn read_plan(recipe: &Path, reading: &Reading, messages: &Messages) -> Result<Plan> {
+    let (recipe, options) = read_recipe(recipe, reading, messages)?;
+    resolve(recipe, options, messages)
+}
+
+/// Reads a recipe; warnings are said.
+pub fn read_recipe(recipe: &Path, reading: &Reading, messages: &Messages) -> Result<(Recipe, PlanOptions)> {
     let document = if recipe == Path::new("-") {
         Document::from_reader("stdin", std::io::stdin().lock(), ".")?
     } else {
@@ -35,7 +41,7 @@ pub fn read_plan(recipe: &Path, reading: &Reading, messages: &Messages) -> Resul
         allow_different_architectures: reading.allow_crimes,
         ..PlanOptions::default()
     };
-    resolve(recipe, options, messages)
+    Ok((recipe, options))
 }
 
 /// Resolves a recipe; warnings and the seed are said.

@@ -1,7 +1,7 @@
 //! Ctrl-C, and the signals that ask a program to end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use deltaic_checkpoint::{Error, Result};
 use nix::sys::signal::{SigSet, Signal};
@@ -14,10 +14,14 @@ pub fn block_file_size_signal() {
     let _ = signals.thread_block();
 }
 
-/// A flag that the first signal sets, so that the work ends in order. A second one ends the program at once; the name of a folder that
-/// is left then says what it is.
+/// A flag that the first signal sets, so that the work ends in order: the same one for whoever asks. A second signal ends the program at
+/// once; the name of a folder that is left then says what it is.
 pub fn cancel_flag() -> Result<Arc<AtomicBool>> {
-    let cancel = Arc::new(AtomicBool::new(false));
+    static FLAG: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+    if let Some(flag) = FLAG.get() {
+        return Ok(Arc::clone(flag));
+    }
+    let cancel = Arc::clone(FLAG.get_or_init(Arc::default));
     let flag = Arc::clone(&cancel);
     let handler = move || {
         if flag.swap(true, Ordering::Relaxed) {

@@ -8,17 +8,24 @@ use deltaic_merge::{MergeOptions, Plan, checks, merge, output};
 use crate::arguments::{Checks, Merge, Running};
 use crate::messages::{Messages, print};
 use crate::progress::Bar;
-use crate::reading::read_plan;
+use crate::reading::{read_recipe, resolve};
 use crate::tables;
 
 pub fn run(arguments: &Merge, messages: &Messages) -> Result<()> {
-    let plan = read_plan(&arguments.recipe, &arguments.reading, messages)?;
+    #[cfg_attr(not(feature = "eval"), expect(unused_mut, reason = "statistics are made by what runs models"))]
+    let (recipe, mut plan_options) = read_recipe(&arguments.recipe, &arguments.reading, messages)?;
+    #[cfg(feature = "eval")]
+    let made = super::statistics::make_for(&recipe, &mut plan_options, &arguments.out, messages)?;
+    let plan = resolve(recipe, plan_options, messages)?;
     if arguments.dry_run {
-        output::check_out(&plan, &arguments.out, &options(&arguments.running))?;
+        output::check_out(&plan, &arguments.out, &self::options(&arguments.running))?;
         print(&super::plan::shown(&plan, arguments.running.json));
         return Ok(());
     }
-    write(&plan, &arguments.out, &arguments.running, messages)
+    write(&plan, &arguments.out, &arguments.running, messages)?;
+    #[cfg(feature = "eval")]
+    made.remove();
+    Ok(())
 }
 
 /// What the command line says of how to run.

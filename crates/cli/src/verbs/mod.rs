@@ -1,5 +1,6 @@
 //! One file for each verb.
 
+pub mod apply_delta;
 pub mod completions;
 pub mod dare;
 pub mod delta;
@@ -10,5 +11,9 @@ pub mod merge;
 pub mod methods;
 pub mod plan;
 #[cfg(feature = "eval")]
+pub mod similarity;
+#[cfg(feature = "eval")]
 pub mod statistics;
+#[cfg(feature = "eval")]
+pub mod study;
 pub mod verify;

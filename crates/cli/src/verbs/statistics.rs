@@ -160,7 +160,9 @@ impl Made {
 
 /// Makes the statistics that a recipe asks for by naming `data`, in a folder beside `out`; a merge that was stopped finds them there.
 pub fn make_for(recipe: &Recipe, options: &mut PlanOptions, out: &Path, messages: &Messages) -> Result<Made> {
-    if !recipe.entries().any(|(slice, entry)| !recipe.is_base(slice, entry) && recipe.data_of(entry).is_some()) || recipe.method.statistics.is_none() {
+    if !recipe.entries().any(|(slice, entry)| !recipe.is_base(slice, entry) && recipe.data_of(entry).is_some())
+        || recipe.method.statistics.is_none()
+    {
         return Ok(Made(None));
     }
     let mut folder = out.as_os_str().to_owned();
