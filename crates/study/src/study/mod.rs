@@ -19,6 +19,7 @@ mod report;
 mod results;
 mod run;
 mod schema;
+mod schema_check;
 mod subject;
 
 pub use models::Places;
