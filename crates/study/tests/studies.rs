@@ -195,3 +195,37 @@ fn what_a_study_needs_and_is_not_there_is_said_at_once() {
     assert!(wrong(&data).contains("nowhere"), "{}", wrong(&data));
     assert!(!small.path().join("out/results.jsonl").exists() || small.results("out").is_empty());
 }
+
+/// The effect of DARE on an accuracy, from the items' own numbers: a paired difference of means has the standard error sd / sqrt(n), of which the
+/// resamples' falls short by sqrt((n - 1) / n).
+#[test]
+fn an_effect_is_the_paired_difference_over_items_with_its_standard_error() {
+    let small = Small::new();
+    small
+        .run(&study("replicates: 3\nsingle:\n  - {models: [film], operations: [dare], drop_rates: [0.0, 0.9]}\n"), "out", usize::MAX)
+        .0
+        .unwrap();
+    let items: Value =
+        serde_json::from_str(fs::read_to_string(small.path().join("out/items.jsonl")).unwrap().lines().next().unwrap()).unwrap();
+    let numbers = |values: &Value| values.as_array().unwrap().iter().map(|value| value.as_f64().unwrap()).collect::<Vec<_>>();
+    let gold = numbers(&items["gold"]);
+    let right = |line: &Value| -> Vec<f64> {
+        numbers(&line["numbers"]["prediction"]).iter().zip(&gold).map(|(said, gold)| f64::from(said == gold)).collect()
+    };
+    let results = small.results("out");
+    let (own, dare): (Vec<&Value>, Vec<&Value>) = results.values().partition(|line| line["contents"]["subject"]["merge"].is_null());
+    let (own, dare) = (right(own[0]), dare.into_iter().map(right).collect::<Vec<_>>());
+    assert_eq!(dare.len(), 3);
+    let n = own.len() as f64;
+    let differences: Vec<f64> = (0..own.len()).map(|item| dare.iter().map(|run| run[item]).sum::<f64>() / 3.0 - own[item]).collect();
+    let mean = differences.iter().sum::<f64>() / n;
+    let deviation = (differences.iter().map(|d| (d - mean) * (d - mean)).sum::<f64>() / n).sqrt();
+    let page = fs::read_to_string(small.path().join("out/small.html")).unwrap();
+    // The row of DARE in the table of scores: its tenth column is the difference from the fine-tune, with its standard error.
+    let row = page.split("<tr>").find(|row| row.starts_with("<td>film</td><td>film</td><td>DARE</td>")).unwrap();
+    let cell = row.split("<td").nth(10).unwrap().split('>').nth(1).unwrap().trim_end_matches("</td");
+    let (found, error) = cell.split_once(" \u{b1} ").unwrap();
+    assert!((found.parse::<f64>().unwrap() - mean).abs() < 6e-5, "{cell} {mean}");
+    let (error, expected) = (error.parse::<f64>().unwrap(), deviation / n.sqrt());
+    assert!((error / expected - 1.0).abs() < 0.03, "{error} {expected}");
+}

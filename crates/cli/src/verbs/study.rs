@@ -35,7 +35,7 @@ pub fn run(arguments: &arguments::Study, messages: &Messages) -> Result<()> {
         bar.finish();
         messages.note(&line(&progress));
     };
-    let watch = Watch { cancel: &cancel, cell: &cell, items: &|progress| bar.update(progress) };
+    let watch = Watch { cancel: &cancel, begin: &|label| bar.begin(label), cell: &cell, items: &|progress| bar.update(progress) };
     let report = run_study(&study, &places, &arguments.out, watch);
     bar.finish();
     print(&written(&report?, arguments.json));

@@ -190,12 +190,12 @@ pub fn columns(result: &TaskResult) -> (BTreeMap<String, Vec<Value>>, Vec<Value>
     (columns, gold)
 }
 
-/// A number in as few characters as give it back: whole numbers and those of f32 are shorter than what JSON makes of them as f64.
+/// A number in as few characters as will do. One that was an f32 is written as the f32's shortest decimal, which is another f64 (0.1, not
+/// 0.10000000149011612), but the same f32, and in the same order.
 fn shortest(number: f64) -> Value {
     if number.fract() == 0.0 && number.abs() < 1e15 {
         return (number as i64).into();
     }
-    // The shortest decimal of the f32 is taken only where it is the f64's, too, once read back and rounded.
     let narrow = number as f32;
     let text = narrow.to_string();
     match text.parse::<f64>() {

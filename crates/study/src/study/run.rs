@@ -41,9 +41,11 @@ pub struct StudyProgress {
 pub struct Watch<'a> {
     /// Once true, the run ends with an error; what is finished is kept.
     pub cancel: &'a AtomicBool,
-    /// Is told of every cell.
+    /// Is told of every cell that begins, in words.
+    pub begin: &'a dyn Fn(&str),
+    /// Is told of every cell that is done.
     pub cell: &'a dyn Fn(StudyProgress),
-    /// Is told of the items of the cell that is being run, with its label, from any thread.
+    /// Is told of the items of the cell that is being run, from any thread.
     pub items: &'a (dyn Fn(deltaic_eval::Progress) + Sync),
 }
 
@@ -157,6 +159,7 @@ impl Open<'_> {
         let mut loaded: Option<(Option<usize>, LocalModel)> = None;
         for (cell, key) in group {
             let started = Instant::now();
+            (watch.begin)(&self.label(cell));
             let head = self.tasks.head_of(self.study, cell);
             // Cells with one head share the loaded model; two models are never in memory.
             let model = match loaded.take().filter(|(of, _)| *of == head) {
@@ -201,6 +204,7 @@ impl Open<'_> {
         let all: Vec<(Measure, String)> = measures(self.study).into_iter().map(|measure| (measure.clone(), measure.key(self))).collect();
         let missing: Vec<&(Measure, String)> = all.iter().filter(|(_, key)| !results.kept.measures.contains_key(key)).collect();
         for (done, (measure, _)) in missing.iter().enumerate() {
+            (watch.begin)(&measure.label(self.study));
             let result = measure.run(self, evaluations, watch.cancel)?;
             let (label, left) = (result.label.clone(), missing.len() - done - 1);
             let seconds = Seconds { evaluate: result.seconds, ..Seconds::default() };

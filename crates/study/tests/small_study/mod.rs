@@ -47,7 +47,7 @@ impl Small {
                 cancel.store(true, Ordering::Relaxed);
             }
         };
-        let watch = Watch { cancel: &cancel, cell: &cell, items: &|_| {} };
+        let watch = Watch { cancel: &cancel, begin: &|_| {}, cell: &cell, items: &|_| {} };
         let report = run(study, &self.places(), &self.path().join(out), watch);
         (report, run_cells.into_inner())
     }

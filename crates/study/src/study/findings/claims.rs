@@ -44,7 +44,11 @@ impl Claim {
 
 /// The claims about which the findings say something.
 pub fn claims(study: &Study, lower_is_better: &[bool], findings: &Findings) -> Vec<Claim> {
-    let name = |point: &SinglePoint| study.models[point.model].name.clone();
+    let on = |model: usize, task: usize| match study.task_of(model) == task {
+        true => study.models[model].name.clone(),
+        false => format!("{} on {}", study.models[model].name, study.tasks[task].name),
+    };
+    let name = |point: &SinglePoint| on(point.model, point.task);
     let mut claims = Vec::new();
     for rate in [HIGH, VERY_HIGH] {
         claims.extend(kept(findings, rate, &name));
@@ -57,7 +61,7 @@ pub fn claims(study: &Study, lower_is_better: &[bool], findings: &Findings) -> V
     ];
     for (other, sentence) in sentences {
         let rate = if other == Operation::OfWeights { lowest_rate(findings, other) } else { Some(HIGH) };
-        claims.extend(rate.and_then(|rate| better_than(study, findings, other, sentence, rate, &lower)));
+        claims.extend(rate.and_then(|rate| better_than(&on, findings, other, sentence, rate, &lower)));
     }
     claims.extend(collapses(findings, &name));
     claims.extend(merging(findings));
@@ -85,7 +89,7 @@ fn kept(findings: &Findings, rate: f64, name: &dyn Fn(&SinglePoint) -> String) -
 
 /// DARE is better than another operation at a rate.
 fn better_than(
-    study: &Study,
+    on: &dyn Fn(usize, usize) -> String,
     findings: &Findings,
     other: Operation,
     sentence: &str,
@@ -94,14 +98,13 @@ fn better_than(
 ) -> Option<Claim> {
     let compared: Vec<_> = findings.comparisons.iter().filter(|one| one.other == other && is(one.rate, rate)).collect();
     let count = |verdict: Verdict| compared.iter().filter(|one| one.effect.verdict(lower(one.task)) == verdict).count();
-    let number = |model: usize, effect: &Effect| format!("{}: {}", study.models[model].name, in_words(effect));
     (!compared.is_empty()).then(|| Claim {
         claim: sentence.to_owned(),
         criterion: format!("DARE's headline is better at rate {rate}, significantly after Holm's correction"),
         holds: count(Verdict::Better),
         opposite: count(Verdict::Worse),
         cases: compared.len(),
-        numbers: listed(compared.iter().map(|one| number(one.model, &one.effect))),
+        numbers: listed(compared.iter().map(|one| format!("{}: {}", on(one.model, one.task), in_words(&one.effect)))),
     })
 }
 

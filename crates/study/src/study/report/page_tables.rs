@@ -44,7 +44,7 @@ pub fn comparisons(page: &mut Page, finished: &Finished<'_>, comparisons: &[Sing
     };
     let rows: Vec<Vec<Entry>> = comparisons.iter().map(row).collect();
     let caption = "DARE's headline less that of another operation on the same model at the same rate, means over masks, with the standard error over items, and p after correction.";
-    page.table(caption, &["model", "task", "other operation", "rate", "DARE less the other", "p"], &rows);
+    page.table(caption, &["model", "task", "other operation", "rate", "DARE less the other", "95%", "p"], &rows);
 }
 
 /// Merges without DARE, and the best of rates beside.
@@ -110,7 +110,7 @@ pub fn dare(page: &mut Page, finished: &Finished<'_>, findings: &[MergeFinding])
          without DARE, and p after correction. Of {} comparisons DARE helps in {better} and hurts in {worse} at 95%.",
         rows.len()
     );
-    page.table(&caption, &["models", "point", "rate", "score", "sd over masks", "less without DARE", "p"], &rows);
+    page.table(&caption, &["models", "point", "rate", "score", "sd over masks", "less without DARE", "95%", "p"], &rows);
 }
 
 /// What the paper's TIES trims, where the runs say it.
@@ -263,8 +263,9 @@ fn set(finished: &Finished<'_>, finding: &MergeFinding) -> String {
     finding.models.iter().map(|&model| finished.open.study.models[model].name.as_str()).collect::<Vec<_>>().join(" + ")
 }
 
-fn effect(effect: Option<&Effect>, lower_is_better: bool) -> [Entry; 2] {
-    let Some(effect) = effect else { return ["", ""].map(|nothing| Entry::Number(nothing.to_owned())) };
+/// Difference, 95% interval, p.
+fn effect(effect: Option<&Effect>, lower_is_better: bool) -> [Entry; 3] {
+    let Some(effect) = effect else { return ["", "", ""].map(|nothing| Entry::Number(nothing.to_owned())) };
     let text = format!("{:+.4}{}", effect.difference, effect.stderr.map_or(String::new(), |error| format!(" \u{b1} {error:.4}")));
     let p = effect.adjusted.map_or("\u{2013}".to_owned(), |p| if p < 0.001 { "<0.001".to_owned() } else { format!("{p:.3}") });
     let marked = match effect.verdict(lower_is_better) {
@@ -272,7 +273,8 @@ fn effect(effect: Option<&Effect>, lower_is_better: bool) -> [Entry; 2] {
         Verdict::Worse => Entry::Worse(text),
         Verdict::Open => Entry::Number(text),
     };
-    [marked, Entry::Number(p)]
+    let [low, high] = effect.interval;
+    [marked, Entry::Number(format!("{low:+.4} to {high:+.4}")), Entry::Number(p)]
 }
 
 fn spread(spread: &Spread) -> String {
