@@ -25,6 +25,8 @@ pub struct Claim {
     pub opposite: usize,
     /// How many cases there are.
     pub cases: usize,
+    /// Whether it is a test that says so.
+    pub tested: bool,
     /// The numbers, case by case.
     pub numbers: String,
 }
@@ -35,6 +37,7 @@ impl Claim {
         match (self.holds, self.opposite, self.cases) {
             (holds, _, cases) if holds == cases => "holds at this size".to_owned(),
             (0, opposite, cases) if opposite == cases => "does not hold at this size: the opposite is shown".to_owned(),
+            (0, 0, _) if self.tested => "does not hold at this size: nothing is significant either way".to_owned(),
             (0, 0, _) => "does not hold at this size".to_owned(),
             (holds, 0, cases) => format!("holds at this size in {holds} of {cases} cases"),
             (holds, opposite, cases) => format!("holds at this size in {holds} of {cases} cases, the opposite in {opposite}"),
@@ -83,6 +86,7 @@ fn kept(findings: &Findings, rate: f64, name: &dyn Fn(&SinglePoint) -> String) -
         holds,
         opposite: 0,
         cases: points.len(),
+        tested: false,
         numbers: listed(points.iter().map(|point| format!("{}: {:.1}% kept", name(point), 100.0 * point.relative))),
     })
 }
@@ -104,6 +108,7 @@ fn better_than(
         holds: count(Verdict::Better),
         opposite: count(Verdict::Worse),
         cases: compared.len(),
+        tested: true,
         numbers: listed(compared.iter().map(|one| format!("{}: {}", on(one.model, one.task), in_words(&one.effect)))),
     })
 }
@@ -119,6 +124,7 @@ fn collapses(findings: &Findings, name: &dyn Fn(&SinglePoint) -> String) -> Opti
         holds: points.iter().filter(|point| point.relative < 0.5).count(),
         opposite: 0,
         cases: points.len(),
+        tested: false,
         numbers: listed(points.iter().map(|point| format!("{}: {:.1}% kept", name(point), 100.0 * point.relative))),
     })
 }
@@ -135,6 +141,7 @@ fn merging(findings: &Findings) -> Option<Claim> {
         holds: better,
         opposite: worse,
         cases: effects.len(),
+        tested: true,
         numbers: format!(
             "of {} comparisons (sets, methods, rates) the score is higher in {larger}; significantly higher in {better}, lower in {worse}",
             effects.len()
@@ -154,7 +161,7 @@ fn is(rate: f64, other: f64) -> bool {
 /// `+0.0123 ± 0.0045, p 0.013`.
 fn in_words(effect: &Effect) -> String {
     let error = effect.stderr.map_or(String::new(), |error| format!(" \u{b1} {error:.4}"));
-    let p = effect.adjusted.map_or(String::new(), |p| format!(", p {p:.2}"));
+    let p = effect.adjusted.map_or(String::new(), |p| format!(", p {}", super::effect::p_in_words(p)));
     format!("{:+.4}{error}{p}", effect.difference)
 }
 

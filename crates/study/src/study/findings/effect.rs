@@ -81,6 +81,11 @@ pub fn correct<'a>(effects: impl IntoIterator<Item = &'a mut Effect>) {
     }
 }
 
+/// A p-value with three digits, or what it is below.
+pub fn p_in_words(p: f64) -> String {
+    if p < 0.001 { "<0.001".to_owned() } else { format!("{p:.3}") }
+}
+
 /// The mean; not a number of no values.
 pub fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64

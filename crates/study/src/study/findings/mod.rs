@@ -7,7 +7,7 @@ mod merges;
 mod single;
 
 pub use claims::claims;
-pub use effect::{Effect, LEVEL, Spread, Verdict};
+pub use effect::{Effect, LEVEL, Spread, Verdict, p_in_words};
 pub use finished::{Finished, RESAMPLES};
 pub use merges::{GridPoint, MergeFinding};
 pub use single::{SingleComparison, SinglePoint};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::html::{Entry, Page};
 use crate::study::cells::{Cell, Part};
-use crate::study::findings::{Effect, Finished, GridPoint, MergeFinding, SingleComparison, SinglePoint, Spread, Verdict};
+use crate::study::findings::{Effect, Finished, GridPoint, MergeFinding, SingleComparison, SinglePoint, Spread, Verdict, p_in_words};
 use crate::study::subject::Subject;
 
 /// Scores of single models, a row for each operation and rate.
@@ -16,6 +16,7 @@ pub fn points(page: &mut Page, finished: &Finished<'_>, points: &[SinglePoint]) 
         let [low, high] = point.score.interval;
         let mut row: Vec<Entry> = names.map(Entry::Text).into();
         row.push(Entry::Number(point.rate.to_string()));
+        row.push(Entry::Number(point.score.values.len().to_string()));
         row.push(Entry::Number(number(point.score.mean)));
         row.push(Entry::Number(optional(point.score.deviation)));
         row.push(Entry::Number(optional(point.score.stderr)));
@@ -24,8 +25,21 @@ pub fn points(page: &mut Page, finished: &Finished<'_>, points: &[SinglePoint]) 
         row.extend(effect(point.effect.as_ref(), finished.lower_is_better(point.task)));
         row
     };
-    let header =
-        ["model", "task", "operation", "rate", "mean", "sd over masks", "se over items", "95% over items", "kept", "less fine-tune", "p"];
+    let header = [
+        "model",
+        "task",
+        "operation",
+        "rate",
+        "masks",
+        "mean",
+        "sd over masks",
+        "se over items",
+        "95% over items",
+        "kept",
+        "less fine-tune",
+        "95%",
+        "p",
+    ];
     let rows: Vec<Vec<Entry>> = points.iter().map(row).collect();
     let caption = "Headline of each model after each operation: the mean over masks, its standard deviation over masks and its standard error over items apart; the share of \
                    the fine-tune's own headline that is kept; the difference from the fine-tune with its standard error, and p after correction.";
@@ -98,6 +112,7 @@ pub fn dare(page: &mut Page, finished: &Finished<'_>, findings: &[MergeFinding])
                 Entry::Text(set(finished, finding)),
                 Entry::Text(finding.point.label()),
                 Entry::Number(with_dare.rate.to_string()),
+                Entry::Number(with_dare.score.values.len().to_string()),
                 Entry::Number(spread(&with_dare.score)),
                 Entry::Number(optional(with_dare.score.deviation)),
             ];
@@ -110,7 +125,7 @@ pub fn dare(page: &mut Page, finished: &Finished<'_>, findings: &[MergeFinding])
          without DARE, and p after correction. Of {} comparisons DARE helps in {better} and hurts in {worse} at 95%.",
         rows.len()
     );
-    page.table(&caption, &["models", "point", "rate", "score", "sd over masks", "less without DARE", "95%", "p"], &rows);
+    page.table(&caption, &["models", "point", "rate", "masks", "score", "sd over masks", "less without DARE", "95%", "p"], &rows);
 }
 
 /// What the paper's TIES trims, where the runs say it.
@@ -267,7 +282,7 @@ fn set(finished: &Finished<'_>, finding: &MergeFinding) -> String {
 fn effect(effect: Option<&Effect>, lower_is_better: bool) -> [Entry; 3] {
     let Some(effect) = effect else { return ["", "", ""].map(|nothing| Entry::Number(nothing.to_owned())) };
     let text = format!("{:+.4}{}", effect.difference, effect.stderr.map_or(String::new(), |error| format!(" \u{b1} {error:.4}")));
-    let p = effect.adjusted.map_or("\u{2013}".to_owned(), |p| if p < 0.001 { "<0.001".to_owned() } else { format!("{p:.3}") });
+    let p = effect.adjusted.map_or("\u{2013}".to_owned(), p_in_words);
     let marked = match effect.verdict(lower_is_better) {
         Verdict::Better => Entry::Better(text),
         Verdict::Worse => Entry::Worse(text),
