@@ -21,6 +21,7 @@ pub(crate) use figures::{Adder, Totals};
 pub use figures::{Figures, QUANTILES};
 pub use pairs::NotCompared;
 pub use regime::{LIMITS, Regime, Shares};
+pub use svg::escaped as escaped_for_xml;
 
 use crate::engine::Progress;
 

@@ -231,8 +231,8 @@ fn shortened(name: &str, most: usize) -> String {
     if count <= most { name.to_owned() } else { format!("\u{2026}{}", name.chars().skip(count - most + 1).collect::<String>()) }
 }
 
-/// Text of foreign files as XML allows it.
-fn escaped(content: &str) -> String {
+/// Text of foreign files as XML and HTML allow it.
+pub fn escaped(content: &str) -> String {
     let mut out = String::with_capacity(content.len());
     for c in content.chars() {
         match c {

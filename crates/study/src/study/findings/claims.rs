@@ -1,9 +1,12 @@
 //! Claims of the paper, held against the numbers. Criteria are fixed here, before any number is known.
 
 use super::Findings;
-use super::effect::{Effect, Verdict};
+use super::effect::{Effect, Verdict, mean, p_in_words};
+use super::finished::Finished;
+use super::measured::{near, ranges};
 use super::single::SinglePoint;
-use crate::study::schema::{Operation, Study};
+use crate::study::measures::DeltaRanges;
+use crate::study::schema::Operation;
 
 /// A fine-tune is kept where this share of its headline is.
 const KEPT: f64 = 0.95;
@@ -46,17 +49,18 @@ impl Claim {
 }
 
 /// The claims about which the findings say something.
-pub fn claims(study: &Study, lower_is_better: &[bool], findings: &Findings) -> Vec<Claim> {
+pub fn claims(finished: &Finished<'_>, findings: &Findings) -> Vec<Claim> {
+    let study = finished.open.study;
     let on = |model: usize, task: usize| match study.task_of(model) == task {
         true => study.models[model].name.clone(),
         false => format!("{} on {}", study.models[model].name, study.tasks[task].name),
     };
     let name = |point: &SinglePoint| on(point.model, point.task);
-    let mut claims = Vec::new();
+    let mut claims: Vec<Claim> = small(finished).into_iter().collect();
     for rate in [HIGH, VERY_HIGH] {
         claims.extend(kept(findings, rate, &name));
     }
-    let lower = |task: usize| lower_is_better[task];
+    let lower = |task: usize| finished.lower_is_better(task);
     let sentences = [
         (Operation::DropOnly, "Without rescaling, scores fall off earlier than with DARE."),
         (Operation::Magnitude, "At high drop rates magnitude pruning is worse than DARE."),
@@ -67,8 +71,56 @@ pub fn claims(study: &Study, lower_is_better: &[bool], findings: &Findings) -> V
         claims.extend(rate.and_then(|rate| better_than(&on, findings, other, sentence, rate, &lower)));
     }
     claims.extend(collapses(findings, &name));
+    claims.extend(stay_near(finished));
     claims.extend(merging(findings));
     claims
+}
+
+/// Deltas are small.
+fn small(finished: &Finished<'_>) -> Option<Claim> {
+    /// Nearly all of them.
+    const NEARLY_ALL: f64 = 0.99;
+    let ranges = ranges(finished);
+    let within =
+        |ranges: &DeltaRanges, limit: f64| ranges.within.iter().find(|(known, _)| is(*known, limit)).map_or(f64::NAN, |(_, share)| *share);
+    let numbers = ranges.iter().map(|(model, ranges)| {
+        let [two, five] = [0.002, 0.005].map(|limit| 100.0 * within(ranges, limit));
+        format!("{}: {two:.2}% within 0.002, {five:.2}% within 0.005", finished.open.study.models[*model].name)
+    });
+    (!ranges.is_empty()).then(|| Claim {
+        claim: "The deltas of usual fine-tuning are small: they lie within 0.005.".to_owned(),
+        criterion: format!("at least {:.0}% of them do", 100.0 * NEARLY_ALL),
+        holds: ranges.iter().filter(|(_, ranges)| within(ranges, 0.005) >= NEARLY_ALL).count(),
+        opposite: 0,
+        cases: ranges.len(),
+        tested: false,
+        numbers: listed(numbers),
+    })
+}
+
+/// DARE keeps hidden states where they were, DropOnly does not.
+fn stay_near(finished: &Finished<'_>) -> Option<Claim> {
+    let near = near(finished);
+    let at = |model: usize, operation: Operation| {
+        let last = near.iter().filter(|near| near.model == model && near.drop.operation == operation && is(near.drop.rate, HIGH));
+        let means: Vec<f64> = last.filter_map(|near| Some(near.similarity.states.last()?.mean)).collect();
+        (!means.is_empty()).then(|| mean(&means))
+    };
+    let models = 0..finished.open.study.models.len();
+    let pairs: Vec<(usize, f64, f64)> =
+        models.filter_map(|model| Some((model, at(model, Operation::Dare)?, at(model, Operation::DropOnly)?))).collect();
+    let number = |(model, dare, only): &(usize, f64, f64)| {
+        format!("{}: {dare:.4} after DARE, {only:.4} after DropOnly", finished.open.study.models[*model].name)
+    };
+    (!pairs.is_empty()).then(|| Claim {
+        claim: "DARE keeps a fine-tune's hidden states near to its own; without rescaling they go astray.".to_owned(),
+        criterion: format!("the mean cosine at the last hidden state is higher after DARE than after DropOnly, both at rate {HIGH}"),
+        holds: pairs.iter().filter(|(_, dare, only)| dare > only).count(),
+        opposite: pairs.iter().filter(|(_, dare, only)| dare < only).count(),
+        cases: pairs.len(),
+        tested: false,
+        numbers: listed(pairs.iter().map(number)),
+    })
 }
 
 /// DARE at a rate keeps what a fine-tune can do.
@@ -161,7 +213,7 @@ fn is(rate: f64, other: f64) -> bool {
 /// `+0.0123 ± 0.0045, p 0.013`.
 fn in_words(effect: &Effect) -> String {
     let error = effect.stderr.map_or(String::new(), |error| format!(" \u{b1} {error:.4}"));
-    let p = effect.adjusted.map_or(String::new(), |p| format!(", p {}", super::effect::p_in_words(p)));
+    let p = effect.adjusted.map_or(String::new(), |p| format!(", p {}", p_in_words(p)));
     format!("{:+.4}{error}{p}", effect.difference)
 }
 

@@ -3,12 +3,14 @@
 mod claims;
 mod effect;
 mod finished;
+mod measured;
 mod merges;
 mod single;
 
 pub use claims::claims;
 pub use effect::{Effect, LEVEL, Spread, Verdict, p_in_words};
 pub use finished::{Finished, RESAMPLES};
+pub use measured::{Near, near, ranges};
 pub use merges::{GridPoint, MergeFinding};
 pub use single::{SingleComparison, SinglePoint};
 

@@ -1,6 +1,6 @@
 //! Scores of merges: a panel for each set of models, bars by method without DARE and with it at each rate.
 
-use super::plot::{Axis, COLORS, Drawing, GRID, INK};
+use crate::plot::{Axis, COLORS, Drawing, GRID, INK};
 use crate::study::findings::{Finished, MergeFinding, Spread};
 
 const BAR: f64 = 15.0;

@@ -2,12 +2,10 @@
 
 mod figure_merges;
 mod figure_rates;
-mod html;
-mod measures;
 mod page;
+mod page_measures;
 mod page_tables;
 mod panels;
-mod plot;
 mod tidy;
 
 use std::fs::{self, File};
@@ -34,7 +32,7 @@ pub(super) fn write(finished: &Finished<'_>, out: &Path) -> Result<Report> {
     let listed = finished.open.list(&finished.kept.cells);
     let done = listed.cells.iter().filter(|(_, key)| finished.kept.cells.contains_key(key)).count();
     let figures = [figure_rates::draw(finished, &found.points), figure_merges::draw(finished, &found.merges)];
-    let figures: Vec<(String, String)> = figures.into_iter().flatten().chain(measures::figures(finished)).collect();
+    let figures: Vec<(String, String)> = figures.into_iter().flatten().chain(page_measures::figures(finished)).collect();
     let page = page::write(finished, &found, &figures, (done, listed.cells.len() + listed.later));
     let named = figures.into_iter().map(|(what, svg)| (format!("{}-{what}.svg", study.study), svg));
     let tables = [(format!("{}.csv", study.study), tidy::csv(finished, &listed)?), (format!("{}.html", study.study), page)];

@@ -1,7 +1,7 @@
 //! The page: what was asked, what the numbers say of the paper's claims, figures, tables, how to read them.
 
-use super::html::{Entry, Page};
-use super::{measures, page_tables as tables};
+use super::{page_measures, page_tables as tables};
+use crate::html::{Entry, Page};
 use crate::study::findings::{Findings, Finished, LEVEL, claims};
 use crate::study::schema::{SelectOn, Selection, Study};
 
@@ -33,7 +33,7 @@ pub fn write(finished: &Finished<'_>, found: &Findings, figures: &[(String, Stri
         tables::trims(&mut page, finished, &found.merges);
         tables::grids(&mut page, finished, &found.merges);
     }
-    measures::tables(&mut page, finished);
+    page_measures::tables(&mut page, finished);
     if finished.open.list(&finished.kept.cells).cells.iter().any(|(_, key)| finished.kept.cells.contains_key(key)) {
         page.heading("Every subject on every task");
         tables::subjects(&mut page, finished);
@@ -47,7 +47,7 @@ pub fn write(finished: &Finished<'_>, found: &Findings, figures: &[(String, Stri
 }
 
 fn claimed(page: &mut Page, finished: &Finished<'_>, found: &Findings) {
-    let claims = claims(finished.open.study, &finished.open.tasks.lower_is_better, found);
+    let claims = claims(finished, found);
     if claims.is_empty() {
         return;
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::html::{Entry, Page};
+use crate::html::{Entry, Page};
 use crate::study::cells::{Cell, Part};
 use crate::study::findings::{Effect, Finished, GridPoint, MergeFinding, SingleComparison, SinglePoint, Spread, Verdict, p_in_words};
 use crate::study::subject::Subject;

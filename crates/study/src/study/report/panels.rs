@@ -1,6 +1,6 @@
 //! Panels of something against drop rate, a line for each operation.
 
-use super::plot::{Axis, COLORS, Drawing, GRID, INK};
+use crate::plot::{Axis, COLORS, Drawing, GRID, INK};
 use crate::study::schema::Operation;
 
 /// Sizes of a panel, in pixels.

@@ -1,19 +1,10 @@
 //! What is measured beside scores: tables and figures.
 
-use super::html::{Entry, Page};
 use super::panels::{Line, Mark, Panel, draw as draw_panels};
-use crate::similarity::Similarity;
-use crate::study::findings::Finished;
-use crate::study::measures::{DeltaRanges, Measure, measures};
+use crate::html::{Entry, Page};
+use crate::study::findings::{Finished, Near, near, ranges};
+use crate::study::measures::DeltaRanges;
 use crate::study::schema::Operation;
-use crate::study::subject::{Drop, Merge};
-
-/// A model's hidden states after an operation.
-struct Near<'a> {
-    model: usize,
-    drop: Drop,
-    similarity: &'a Similarity,
-}
 
 /// Figures of what has been measured: the deltas of every model, and the last hidden state against drop rate.
 pub fn figures(finished: &Finished<'_>) -> Vec<(String, String)> {
@@ -127,23 +118,4 @@ fn similarity_figure(finished: &Finished<'_>) -> Option<(String, String)> {
     let panels: Vec<Panel> = (0..study.models.len()).filter_map(panel).collect();
     let title = format!("{}: how near hidden states stay", study.study);
     (!panels.is_empty()).then(|| ("similarity".to_owned(), draw_panels(&title, &panels)))
-}
-
-fn ranges<'f>(finished: &Finished<'f>) -> Vec<(usize, &'f DeltaRanges)> {
-    let found = measures(finished.open.study).into_iter().filter_map(|measure| {
-        let Measure::Deltas(model) = measure else { return None };
-        Some((model, finished.kept.measures.get(&measure.key(finished.open))?.deltas.as_ref()?))
-    });
-    found.collect()
-}
-
-fn near<'f>(finished: &Finished<'f>) -> Vec<Near<'f>> {
-    let found = measures(finished.open.study).into_iter().filter_map(|measure| {
-        let similarity = finished.kept.measures.get(&measure.key(finished.open))?.similarity.as_ref()?;
-        let Measure::Similarity(Merge { models, drop: Some(drop), .. }) = measure else { return None };
-        Some(Near { model: models[0], drop, similarity })
-    });
-    let mut found: Vec<Near<'_>> = found.collect();
-    found.sort_by_key(|near| (near.model, near.drop.operation));
-    found
 }

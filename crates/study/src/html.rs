@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::plot::escaped;
+use deltaic_merge::delta::escaped_for_xml as escaped;
 
 const STYLE: &str = "\
 body{font:16px/1.5 system-ui,sans-serif;color:#222;background:#fff;margin:0 auto;max-width:75rem;padding:1rem 1.5rem 4rem}\

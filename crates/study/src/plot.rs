@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use deltaic_merge::delta::escaped_for_xml as escaped;
+
 /// Colours that those who cannot tell all colours apart can tell apart (Okabe and Ito).
 pub const COLORS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000"];
 /// Of text and axes.
@@ -145,22 +147,6 @@ fn step(range: f64) -> f64 {
     steps.into_iter().find(|step| range / step <= 8.0).unwrap_or(10.0 * power)
 }
 
-/// Text as XML and HTML allow it.
-pub fn escaped(content: &str) -> String {
-    let mut out = String::with_capacity(content.len());
-    for c in content.chars() {
-        match c {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
-            c => out.push(c),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,10 +161,5 @@ mod tests {
         let same = Axis::around([0.5, 0.5].into_iter(), false, 0.0, 1.0);
         assert!(same.from <= 0.5 && same.to > same.from);
         assert!(Axis::around(std::iter::empty(), false, 0.0, 1.0).to > 0.0);
-    }
-
-    #[test]
-    fn foreign_text_is_escaped() {
-        assert_eq!(escaped("<script>&\"\u{1}"), "&lt;script&gt;&amp;&quot;\u{fffd}");
     }
 }
