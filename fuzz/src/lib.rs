@@ -11,7 +11,7 @@ use deltaic_checkpoint::{
     AdapterConfig, Architecture, Config, DType, Error, Header, ShardIndex, ShardLayout, TensorInfo, parse_header, parse_tokenizer,
     parse_torch_file, parse_torch_pickle,
 };
-use deltaic_merge::recipe::{Document, UnknownPolicy, parse};
+use deltaic_merge::recipe::{Document, Names, UnknownPolicy, parse};
 
 /// Names of tensors and modules as they are asked for.
 const NAMES: [&str; 6] = [
@@ -194,10 +194,11 @@ pub fn recipe(bytes: &[u8]) -> bool {
             assert!(warning.to_string().chars().count() < 2000);
         }
         let seed = recipe.seed_or_derived();
-        let yaml = recipe.to_yaml(&Clone::clone, Some(seed));
+        let as_named = Names { model: &deltaic_checkpoint::ModelReference::clone, file: &str::to_owned };
+        let yaml = recipe.to_yaml(&as_named, Some(seed));
         let written = Arc::new(Document::new("deltaic.yml", yaml.as_str(), ""));
         let (again, _) = parse(written, UnknownPolicy::Strict).unwrap_or_else(|error| panic!("{error}\n{yaml}"));
-        assert_eq!(again.to_yaml(&Clone::clone, Some(seed)), yaml);
+        assert_eq!(again.to_yaml(&as_named, Some(seed)), yaml);
         assert_eq!((again.models(), again.seed_or_derived()), (recipe.models(), seed));
         let settings = |recipe: &deltaic_merge::recipe::Recipe| -> BTreeMap<String, String> {
             recipe.parameters.iter().map(|(name, setting)| (name.clone(), format!("{:?}", setting.value))).collect()

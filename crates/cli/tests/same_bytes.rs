@@ -60,6 +60,14 @@ const RECIPES: &[(&str, &str)] = &[
         "dare of weights",
         "merge_method: average\nbase_model: ./base\nmodels: [{A}, {B}]\nsparsify: {kind: dare, drop_rate: 0.1, of: weights}",
     ),
+    (
+        "fisher",
+        "merge_method: fisher\nmodels: [{A, statistics: a-fisher.safetensors}, {B, statistics: b-fisher.safetensors, parameters: {weight: 0.7}}]",
+    ),
+    (
+        "regmean",
+        "merge_method: regmean\nmodels: [{A, statistics: a-gram.safetensors}, {B, statistics: b-gram.safetensors}]\nparameters: {reduce_non_diagonal: 0.9}",
+    ),
     ("float32", "merge_method: average\nmodels: [{A}, {B}]\ndtype: float32"),
     ("float16", "merge_method: average\nmodels: [{A}, {B}]\nout_dtype: float16"),
 ];
@@ -95,10 +103,36 @@ fn enlarge(folder: &Path) {
     }
 }
 
+/// Statistics of both fine-tunes, made up: squares for each parameter, and for each layer's weight a positive definite matrix.
+fn with_statistics(folder: tempfile::TempDir) -> tempfile::TempDir {
+    for (model, short) in [("fine-tune-a", "a"), ("fine-tune-b", "b")] {
+        let (mut fisher, mut gram) = (Vec::new(), Vec::new());
+        let bytes = |values: &mut dyn Iterator<Item = f64>| values.flat_map(|x| (x as f32).to_le_bytes()).collect::<Vec<u8>>();
+        for (name, tensor) in checkpoints::read(&folder.path().join(model)) {
+            let values = tensor.values();
+            fisher.push((name.clone(), tensor.shape.clone(), bytes(&mut values.iter().map(|x| 1e-3 * x * x))));
+            if let ([_, columns], true) = (&tensor.shape[..], name.contains("proj")) {
+                let row = &values[..*columns];
+                let entry = |k: usize| row[k / columns] * row[k % columns] + if k / columns == k % columns { 0.5 } else { 0.0 };
+                gram.push((name, vec![*columns, *columns], bytes(&mut (0..columns * columns).map(entry))));
+            }
+        }
+        for (kind, tensors) in [("fisher", &fisher), ("gram", &gram)] {
+            let views = tensors.iter().map(|(name, shape, bytes)| {
+                (name.as_str(), safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+            });
+            let file = safetensors::serialize(views, None).unwrap();
+            std::fs::write(folder.path().join(format!("{short}-{kind}.safetensors")), file).unwrap();
+        }
+    }
+    folder
+}
+
 #[test]
 fn every_method_gives_the_same_files_for_any_threads_and_instruction_set_and_again() {
     let folder = small_models();
     enlarge(folder.path());
+    let folder = with_statistics(folder);
     let sets: Vec<_> = InstructionSet::available().map(InstructionSet::name).collect();
     checkpoints::say(&format!("instruction sets of this machine: {}", sets.join(", ")));
     let ways = ["1", "2", "5"].into_iter().map(|threads| ["--threads", threads]);
@@ -122,7 +156,7 @@ fn every_method_gives_the_same_files_for_any_threads_and_instruction_set_and_aga
 
 #[test]
 fn deltaic_yml_gives_the_same_weights_and_config_from_any_folder() {
-    let (folder, elsewhere) = (small_models(), tempfile::tempdir().unwrap());
+    let (folder, elsewhere) = (with_statistics(small_models()), tempfile::tempdir().unwrap());
     for (name, text) in RECIPES {
         let (out, again) = (folder.path().join("out"), elsewhere.path().join("again"));
         let path = write(folder.path(), "r.yml", &recipe(text));
@@ -139,7 +173,7 @@ fn deltaic_yml_gives_the_same_weights_and_config_from_any_folder() {
 
 #[test]
 fn a_plan_as_json_parses_for_every_method() {
-    let folder = small_models();
+    let folder = with_statistics(small_models());
     for (name, text) in RECIPES {
         let plan = succeed(deltaic().args(["plan", "--json"]).arg(write(folder.path(), "r.yml", &recipe(text))));
         let plan: Value = serde_json::from_str(&plan).unwrap_or_else(|error| panic!("{name}: {error}"));
@@ -149,7 +183,7 @@ fn a_plan_as_json_parses_for_every_method() {
 
 #[test]
 fn the_example_of_every_method_and_sparsifier_runs_as_shown() {
-    let folder = small_models();
+    let folder = with_statistics(small_models());
     let definitions: Value = serde_json::from_str(&succeed(deltaic().args(["methods", "--json"]))).unwrap();
     let shown = |name: &str| succeed(deltaic().args(["methods", name]));
     let mut examples = Vec::new();

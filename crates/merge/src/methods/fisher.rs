@@ -27,9 +27,9 @@ merge_method: fisher
 base_model: ./base
 models:
   - model: ./fine-tune-a
-    statistics: a.safetensors
+    statistics: a-fisher.safetensors
   - model: ./fine-tune-b
-    statistics: b.safetensors
+    statistics: b-fisher.safetensors
 exclude: ['.*classifier.*']
 fisher: {normalize: true, minimal: 1.0e-6}
 ",

@@ -40,9 +40,9 @@ merge_method: regmean
 base_model: ./base
 models:
   - model: ./fine-tune-a
-    statistics: a.safetensors
+    statistics: a-gram.safetensors
   - model: ./fine-tune-b
-    statistics: b.safetensors
+    statistics: b-gram.safetensors
 exclude: ['.*classifier.*']
 parameters: {reduce_non_diagonal: 0.9}
 ",
