@@ -146,7 +146,8 @@ fn larger() -> (Models, Vec<Model>, Vec<Model>) {
         let gram = Model::from([(LAYER.to_owned(), Tensor::f32(&[70, 70], &gram))]);
         write(&all.path().join(format!("fisher-{name}.safetensors")), &fisher);
         write(&all.path().join(format!("gram-{name}.safetensors")), &gram);
-        (fishers.push(fisher), grams.push(gram));
+        fishers.push(fisher);
+        grams.push(gram);
     }
     (all, fishers, grams)
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use deltaic_checkpoint::{Result, read_text};
-use deltaic_study::study::{DryRun, Places, Report, Study, StudyProgress, Watch, dry_run, report_only, run as run_study};
+use deltaic_study::study::{DryRun, Outcome, Places, Report, Study, StudyProgress, Watch, dry_run, report_only, run as run_study};
 use serde_json::json;
 
 use crate::arguments;
@@ -54,10 +54,21 @@ fn written(report: &Report, json: bool) -> String {
 
 /// `12/560 sst2, dare 0.5, replicate 3 on sst2: 0.8712 (merged in 0.4 s, evaluated in 14.2 s), 2.1 h left`.
 fn line(progress: &StudyProgress) -> String {
-    let StudyProgress { label, headline, seconds, done, total, seconds_left } = progress;
-    let headline = headline.map_or("not defined".to_owned(), |headline| format!("{headline:.4}"));
-    let (merge, evaluate, hours) = (seconds.merge, seconds.evaluate, seconds_left / 3600.0);
-    format!("{done}/{total} {label}: {headline} (merged in {merge:.1} s, evaluated in {evaluate:.1} s), {hours:.1} h left")
+    let StudyProgress { label, outcome, seconds, done, total, seconds_left } = progress;
+    let (merge, evaluate) = (seconds.merge, seconds.evaluate);
+    let said = match outcome {
+        Outcome::Measured => format!("measured in {evaluate:.1} s"),
+        Outcome::Scored(headline) => {
+            let headline = headline.map_or("not defined".to_owned(), |headline| format!("{headline:.4}"));
+            format!("{headline} (merged in {merge:.1} s, evaluated in {evaluate:.1} s)")
+        }
+    };
+    format!("{done}/{total} {label}: {said}, {} left", duration(*seconds_left))
+}
+
+/// `2.1 h`, or minutes where it is less than one.
+fn duration(seconds: f64) -> String {
+    if seconds >= 3600.0 { format!("{:.1} h", seconds / 3600.0) } else { format!("{:.0} min", (seconds / 60.0).ceil()) }
 }
 
 fn as_text(found: &DryRun) -> String {

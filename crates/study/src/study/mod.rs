@@ -25,5 +25,5 @@ mod subject;
 pub use models::Places;
 pub use report::Report;
 pub use results::Seconds;
-pub use run::{DryRun, StudyProgress, Watch, dry_run, report_only, run};
+pub use run::{DryRun, Outcome, StudyProgress, Watch, dry_run, report_only, run};
 pub use schema::Study;

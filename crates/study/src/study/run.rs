@@ -24,8 +24,8 @@ use super::schema::Study;
 pub struct StudyProgress {
     /// The cell in words.
     pub label: String,
-    /// Its headline.
-    pub headline: Option<f64>,
+    /// What came of it.
+    pub outcome: Outcome,
     /// What it took.
     pub seconds: Seconds,
     /// Cells that are done.
@@ -34,6 +34,15 @@ pub struct StudyProgress {
     pub total: usize,
     /// Seconds left, as far as is known.
     pub seconds_left: f64,
+}
+
+/// What came of a cell.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Outcome {
+    /// A headline; none where it is not defined.
+    Scored(Option<f64>),
+    /// Something beside scores was measured.
+    Measured,
 }
 
 /// What tells of a run, and ends it.
@@ -78,7 +87,7 @@ pub fn dry_run(study: &Study, places: &Places, out: &Path, cancel: &AtomicBool) 
     open.check_recipes(&listed)?;
     let speed = open.speed(&listed, &results);
     let missing = listed.cells.iter().filter(|(_, key)| !results.contains_key(key));
-    let mut seconds: f64 = missing.map(|(cell, _)| speed.seconds(&open, cell)).sum();
+    let mut seconds = missing.map(|(cell, _)| speed.seconds(&open, cell)).fold(0.0, |sum, seconds| sum + seconds);
     let mut cells: Vec<(String, bool)> = listed.cells.iter().map(|(cell, key)| (open.label(cell), results.contains_key(key))).collect();
     for measure in measures(study) {
         let done = measured.contains_key(&measure.key(&open));
@@ -209,8 +218,8 @@ impl Open<'_> {
             let (label, left) = (result.label.clone(), missing.len() - done - 1);
             let seconds = Seconds { evaluate: result.seconds, ..Seconds::default() };
             results.add_measure(result)?;
-            let (headline, seconds_left) = (None, seconds.evaluate * left as f64);
-            (watch.cell)(StudyProgress { label, headline, seconds, done: all.len() - left, total: all.len(), seconds_left });
+            let (outcome, seconds_left) = (Outcome::Measured, seconds.evaluate * left as f64);
+            (watch.cell)(StudyProgress { label, outcome, seconds, done: all.len() - left, total: all.len(), seconds_left });
             if watch.cancel.load(Ordering::Relaxed) {
                 return Err(Error::new("cancelled"));
             }
@@ -222,7 +231,8 @@ impl Open<'_> {
         let speed = self.speed(listed, &results.kept.cells);
         let missing: Vec<&(Cell, String)> = listed.cells.iter().filter(|(_, key)| !results.kept.cells.contains_key(key)).collect();
         let total = listed.cells.len() + listed.later;
-        let seconds_left = missing.iter().map(|(cell, _)| speed.seconds(self, cell)).sum();
-        (watch.cell)(StudyProgress { label, headline, seconds, done: total - missing.len() - listed.later, total, seconds_left });
+        let seconds_left = missing.iter().map(|(cell, _)| speed.seconds(self, cell)).fold(0.0, |sum, seconds| sum + seconds);
+        let outcome = Outcome::Scored(headline);
+        (watch.cell)(StudyProgress { label, outcome, seconds, done: total - missing.len() - listed.later, total, seconds_left });
     }
 }
