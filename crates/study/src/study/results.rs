@@ -190,18 +190,23 @@ pub fn columns(result: &TaskResult) -> (BTreeMap<String, Vec<Value>>, Vec<Value>
     (columns, gold)
 }
 
-/// A number in as few characters as will do. One that was an f32 is written as the f32's shortest decimal, which is another f64 (0.1, not
-/// 0.10000000149011612), but the same f32, and in the same order.
+/// A number in as few characters as give it back by [`read_number`]: one that was an f32 as the f32's shortest decimal (0.1, not
+/// 0.10000000149011612).
 fn shortest(number: f64) -> Value {
     if number.fract() == 0.0 && number.abs() < 1e15 {
         return (number as i64).into();
     }
     let narrow = number as f32;
-    let text = narrow.to_string();
-    match text.parse::<f64>() {
-        Ok(value) if f64::from(narrow) == number && value as f32 == narrow => value.into(),
-        _ => number.into(),
-    }
+    let decimal = narrow.to_string().parse().unwrap_or(number);
+    if f64::from(narrow) == number { decimal.into() } else { number.into() }
+}
+
+/// A number as it was before it was written: what is the shortest decimal of an f32 was one. (An f64 that happens to be such a decimal moves by
+/// what an f32 rounds, 6e-8 of it.)
+fn read_number(value: &Value) -> f64 {
+    let Some(number) = value.as_f64() else { return f64::NAN };
+    let narrow = number as f32;
+    if narrow.to_string().parse() == Ok(number) { f64::from(narrow) } else { number }
 }
 
 impl CellResult {
@@ -216,8 +221,7 @@ impl CellResult {
             let message = format!("{}: {} numbers `{name}` of {} items", self.label, column.len(), items.numbers.len());
             return Err(Error::new(message).help("the results are damaged: take this line out of results.jsonl, and the cell is run again"));
         }
-        let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
-        let of_item = |item: usize| columns.iter().map(|(name, column)| ((*name).to_owned(), number(&column[item]))).collect();
+        let of_item = |item: usize| columns.iter().map(|(name, column)| ((*name).to_owned(), read_number(&column[item]))).collect();
         Ok((0..items.numbers.len()).map(of_item).collect())
     }
 }
@@ -269,4 +273,21 @@ fn parsed<T: DeserializeOwned>(text: &str, path: &Path) -> Result<(Vec<T>, usize
     };
     let lines = text[..whole].lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     Ok((lines.map(read).collect::<Result<_>>()?, whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_as_they_were() {
+        let narrow = [0.1_f32, -2.345_678, 1e-20, 3.4e38, 0.333_333_34, 2.500_000_2].map(f64::from);
+        for number in narrow.into_iter().chain([0.0, 1.0, -7.0, 1e300, -123.456_789_012_345, std::f64::consts::PI]) {
+            let text = serde_json::to_string(&shortest(number)).unwrap();
+            assert_eq!(read_number(&serde_json::from_str(&text).unwrap()), number, "{text}");
+            // The longest f32 has 9 digits.
+            assert!(number as f32 as f64 != number || text.len() <= 16, "{text}");
+        }
+        assert!(read_number(&Value::Null).is_nan() && shortest(f64::NAN).is_null());
+    }
 }
