@@ -5,6 +5,8 @@ use crate::study::findings::{Finished, MergeFinding, Spread};
 
 const BAR: f64 = 15.0;
 const GAP: f64 = 26.0;
+/// The room that the names below a group of bars take.
+const NAMES: f64 = 112.0;
 const LEFT: f64 = 62.0;
 const HEIGHT: f64 = 250.0;
 const TOP: f64 = 34.0;
@@ -20,7 +22,7 @@ pub fn draw(finished: &Finished<'_>, findings: &[MergeFinding]) -> Option<(Strin
     let mut rates: Vec<f64> = findings.iter().flat_map(|finding| &finding.with_dare).map(|with_dare| with_dare.rate).collect();
     rates.sort_by(f64::total_cmp);
     rates.dedup();
-    let width = |set: &[MergeFinding]| set.iter().map(|finding| GAP + BAR * (1 + finding.with_dare.len()) as f64).sum::<f64>();
+    let width = |set: &[MergeFinding]| set.iter().map(group_width).sum::<f64>();
     let widest = sets.iter().map(|set| width(set)).fold(0.0, f64::max);
     let title = format!("{}: scores of merges", finished.open.study.study);
     let mut drawing = Drawing::new((LEFT + widest + 40.0).max(560.0), HEAD + HEIGHT * sets.len() as f64, &title);
@@ -35,6 +37,11 @@ pub fn draw(finished: &Finished<'_>, findings: &[MergeFinding]) -> Option<(Strin
         panel(&mut drawing, finished, HEAD + HEIGHT * number as f64, set, &rates, &scale, LEFT + width(set));
     }
     Some(("merges".to_owned(), drawing.finish()))
+}
+
+/// How wide the bars of a method are, with the room around them.
+fn group_width(finding: &MergeFinding) -> f64 {
+    (GAP + BAR * (1 + finding.with_dare.len()) as f64).max(NAMES)
 }
 
 /// The more is dropped, the fainter.
@@ -64,15 +71,16 @@ fn panel(drawing: &mut Drawing, finished: &Finished<'_>, top: f64, set: &[MergeF
         drawing.text((LEFT - 6.0, axis.y(value) + 4.0), 11, "end", &label);
     }
     drawing.upright((16.0, top + (TOP + BOTTOM) / 2.0), 11, "score (1: the fine-tunes)");
-    let mut x = LEFT + GAP / 2.0;
+    let mut start = LEFT;
     for (number, finding) in set.iter().enumerate() {
-        let middle = x + BAR * (1 + finding.with_dare.len()) as f64 / 2.0;
+        let middle = start + group_width(finding) / 2.0;
+        let mut x = middle - BAR * (1 + finding.with_dare.len()) as f64 / 2.0;
+        start += group_width(finding);
         bar(drawing, &axis, x, &finding.score, COLORS[6], 0.75);
         for with_dare in &finding.with_dare {
             x += BAR;
             bar(drawing, &axis, x, &with_dare.score, COLORS[0], opacity(rates, with_dare.rate));
         }
-        x += BAR + GAP;
         let (method, parameters) = finding
             .point
             .label()
