@@ -113,6 +113,11 @@ impl Tasks {
         (cell.subject != Subject::FineTuned(owner)).then_some(owner)
     }
 
+    /// Whether a task is a classification or regression, which needs a head.
+    pub fn is_classification(&self, task: usize) -> bool {
+        self.takes_head[task]
+    }
+
     /// The items of a cell.
     pub fn of(&self, cell: &Cell) -> &TaskPart {
         self.part(cell.task, cell.part).expect("cells name the parts that the study has")
