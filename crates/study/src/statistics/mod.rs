@@ -1,6 +1,6 @@
 //! Statistics that merge methods take: squared gradients (Fisher merging) and Gram matrices of linear layers' inputs (RegMean).
 //!
-//! [`compute`] keeps them in memory, [`write`] makes a file that any recipe can name. Both take the [`Examples`] of a task or of a file of token
+//! [`compute`] keeps them in memory, [`write`](fn@write) makes a file that any recipe can name. Both take the [`Examples`] of a task or of a file of token
 //! ids, and a [`StatisticsModel`]: tensors from files, or from memory. See `docs/statistics.md`.
 
 mod about;
