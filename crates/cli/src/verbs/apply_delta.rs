@@ -19,7 +19,7 @@ pub fn run(arguments: &ApplyDelta, messages: &Messages) -> Result<()> {
 }
 
 /// Base plus differences. The differences stand first, for config.json, tokenizer and dtype are theirs; a base that lacks rows (of a
-/// [PAD] token) is given the mean of its own, as those who took the differences did.
+/// `[PAD]` token) is given the mean of its own, as those who took the differences did.
 fn recipe(arguments: &ApplyDelta) -> Result<String> {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     ModelReference::parse(&arguments.base)?;
